@@ -1,0 +1,1 @@
+"""CC-SAM for long-tailed recognition, as a timm and Hugging Face plugin."""
