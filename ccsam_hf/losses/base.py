@@ -1,0 +1,115 @@
+"""What all long-tailed losses share: logits map x class weights x target side."""
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ccsam_hf.losses.class_weights import ClassWeighting
+from ccsam_hf.losses.target import Target
+
+MeanDivisor = Literal["weights", "samples"]
+
+
+def full_precision(logits: Tensor) -> Tensor:
+    """The logits in float32 or better: half precision is widened, float32 and float64 are handed back as they are."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+class LongTailedLoss(nn.Module):
+    """A loss in three parts that combine freely.
+
+    * the *per-sample value* `loss(logits, target, draw) -> [B]`: unreduced and free of class weights, because the
+      perturbation of a class must not depend on how much that class counts in the end;
+    * the *class weights* `loss.class_weights(epoch) -> [C] | None`, used by the reduction only;
+    * the *target side*: one label, or two mixed ones, `weight * l(labels) + (1 - weight) * l(other)`.
+
+    A subclass writes `per_label`. Whatever it derives from the class counts is a non-persistent buffer: it follows
+    `.to(device)` and adds nothing to a checkpoint.
+
+    Args:
+        num_classes: C.
+        weighting: the class weights and their schedule; None for no weights.
+        dtype: of the buffers; float64 for exact checks.
+
+    Attributes:
+        needs_class_counts: the formula uses the training set's class counts.
+        supports_mixed_targets: False where the formula has no mixed form; such a target then raises.
+        requires_cosine_head: the formula expects cosines in [-1, 1], not the outputs of a plain linear layer.
+        couples_batch: there is a `regulariser` to be added, which is a function of the whole batch.
+        mean_divides_by: whether the reference divides a class-weighted batch sum by the sum of the weights or by the
+            number of samples. Without class weights both are the same.
+        logit_scale: factor by which the loss multiplies the head's outputs before its softmax; to be folded into a
+            head that is published, or else its probabilities are too flat.
+    """
+
+    needs_class_counts: ClassVar[bool] = True
+    supports_mixed_targets: ClassVar[bool] = True
+    requires_cosine_head: ClassVar[bool] = False
+    couples_batch: ClassVar[bool] = False
+    draws_noise: ClassVar[bool] = False
+    mean_divides_by: ClassVar[MeanDivisor] = "weights"
+    slopes: Tensor | None
+    logit_scale: float = 1.0
+
+    def __init__(
+        self, num_classes: int, *, weighting: ClassWeighting | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.weighting = weighting
+        self.dtype = dtype
+        self._keep("slopes", None)
+        self._keep("_class_weights", None if weighting is None else weighting.weights())
+
+    def _keep(self, name: str, values: Tensor | None) -> None:
+        self.register_buffer(name, None if values is None else values.to(self.dtype), persistent=False)
+
+    def forward(self, logits: Tensor, target: Target, draw: Tensor | None = None) -> Tensor:
+        """The unreduced, unweighted loss.
+
+        Args:
+            logits: [B, C], the head's outputs.
+            target: B labels, or B pairs of labels.
+            draw: [B, C], from `self.draw`; only for losses with noise of their own.
+
+        Returns:
+            [B], in float32 or better.
+
+        Raises:
+            ValueError: a mixed target for a loss without a mixed form.
+        """
+        if target.is_mixed and not self.supports_mixed_targets:
+            raise ValueError(f"{type(self).__name__} has no mixed form: turn mixup off, or choose another loss")
+        wide = full_precision(logits)
+        return target.mix(lambda labels: self.per_label(wide, labels, draw))
+
+    def per_label(self, logits: Tensor, labels: Tensor, draw: Tensor | None = None) -> Tensor:
+        """The loss [B] of one label per sample."""
+        raise NotImplementedError
+
+    def draw(
+        self, shape: torch.Size | tuple[int, ...], generator: torch.Generator, device: torch.device | str
+    ) -> Tensor | None:
+        """The noise of one step, to be shared by the clean and the perturbed pass; None for a loss without noise."""
+        return None
+
+    def regulariser(self, logits: Tensor, target: Target) -> Tensor | None:
+        """A scalar to add to the reduced loss, where `couples_batch`; it is never perturbed."""
+        return None
+
+    def class_weights(self, epoch: float) -> Tensor | None:
+        """[C] or None: what a class's contribution is multiplied with at reduction, in the given (0-based) epoch."""
+        if self.weighting is None or not self.weighting.active(epoch):
+            return None
+        return self._class_weights
+
+    def weights(self, target: Target, epoch: float) -> Tensor | None:
+        """[B] or None: the class weight of every sample. A mixed sample belongs to its dominant class."""
+        weights = self.class_weights(epoch)
+        return None if weights is None else weights[target.dominant]
+
+    def check_epochs(self, num_epochs: float) -> None:
+        """Refuse a schedule whose deferred re-weighting would never start in a run of this length."""
+        if self.weighting is not None:
+            self.weighting.check_epochs(num_epochs)
