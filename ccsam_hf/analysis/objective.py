@@ -1,0 +1,105 @@
+"""The loss as a function of a flat weight vector: what every analysis of this room is a function of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+SampleLosses = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Losses of N samples at any weight vector θ [k], and their group means.
+
+    ``at(θ)`` returns a function from sample indices [B] to losses [B], differentiable in θ. ``start`` is the
+    analysed θ. ``groups`` maps a name to sample weights [N] that sum to 1, so that a group's loss is Σ_i w_i l_i.
+    ``recalibrated_at``, when given, replaces ``at`` wherever only values are needed: it re-estimates BatchNorm
+    statistics at θ first (gradients and curvature hold the statistics of ``start`` fixed). ``shapes`` names the
+    parameters that were concatenated into θ, in their order.
+    """
+
+    at: Callable[[Tensor], SampleLosses]
+    start: Tensor
+    groups: Mapping[str, Tensor]
+    batch_size: int = 250
+    recalibrated_at: Callable[[Tensor], SampleLosses] | None = None
+    shapes: Mapping[str, torch.Size] = field(default_factory=dict)
+
+    @property
+    def weight_norm(self) -> float:
+        return float(self.start.double().norm())
+
+    @property
+    def num_parameters(self) -> int:
+        return self.start.numel()
+
+    @torch.no_grad()
+    def losses(self, theta: Tensor) -> Tensor:
+        """l_i(θ) for every sample, [N]."""
+        per_sample = (self.recalibrated_at or self.at)(theta)
+        number = len(next(iter(self.groups.values())))
+        indices = torch.arange(number, device=theta.device)
+        return torch.cat([per_sample(index) for index in indices.split(self.batch_size)])
+
+    def group_losses(self, theta: Tensor) -> Tensor:
+        """Σ_i w_i l_i(θ) for every group, [G], in float64."""
+        return weighted_sums(torch.stack(list(self.groups.values())), self.losses(theta))
+
+    def gradient(self, weights: Tensor, theta: Tensor | None = None) -> Tensor:
+        """∇_θ Σ_i w_i l_i, [k]; samples of weight 0 are not run."""
+        point = (self.start if theta is None else theta).detach().requires_grad_()
+        total = torch.zeros_like(point, requires_grad=False)
+        for loss in self._weighted_pieces(weights, point):
+            total += torch.autograd.grad(loss, point)[0]
+        return total
+
+    def hessian_vector(self, weights: Tensor, vector: Tensor) -> Tensor:
+        """(∇² Σ_i w_i l_i) v at ``start``, [k], by differentiating ⟨∇L, v⟩ (Pearlmutter 1994)."""
+        point = self.start.detach().requires_grad_()
+        total = torch.zeros_like(vector)
+        # The fused attention kernels have no second derivative.
+        with sdpa_kernel(SDPBackend.MATH):
+            for loss in self._weighted_pieces(weights, point):
+                (gradient,) = torch.autograd.grad(loss, point, create_graph=True)
+                total += torch.autograd.grad(gradient @ vector, point)[0]
+        return total
+
+    def _weighted_pieces(self, weights: Tensor, point: Tensor) -> Iterator[Tensor]:
+        """The weighted loss batch by batch, so that only one graph is alive at a time."""
+        for index in weights.nonzero().squeeze(1).split(self.batch_size):
+            yield (weights[index] * self.at(point)(index)).sum()
+
+
+def weighted_sums(weights: Tensor, losses: Tensor) -> Tensor:
+    """Σ_i w_gi l_i for losses [..., N] and weights [G, N], [..., G] in float64.
+
+    A sample of weight 0 does not count even when its loss is infinite, which 0 · inf = NaN would spoil.
+    """
+    weights, losses = weights.double(), losses.double()
+    if bool(losses.isfinite().all()):
+        return losses @ weights.T
+    return torch.stack([torch.where(group > 0, losses, 0.0) @ group for group in weights], dim=-1)
+
+
+def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
+    """Concatenate parameters into one vector [k]."""
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors.values()])
+
+
+def unflatten(vector: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """Views of a vector [k] with the parameters' names and shapes; the inverse of `flatten`."""
+    pieces = vector.split([math.prod(shape) for shape in shapes.values()])
+    return {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
+
+
+def unit_directions(number: int, like: Tensor, seed: int) -> Tensor:
+    """Directions uniform on the unit sphere, [number, k]; a function of the seed, whatever the device."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.randn(number, like.numel(), generator=generator, dtype=torch.float32)
+    return (draws / draws.norm(dim=1, keepdim=True)).to(like)

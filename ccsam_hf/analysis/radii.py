@@ -1,0 +1,48 @@
+"""Class gradients, characteristic radii, and whether rarer classes have larger ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ccsam_hf.analysis.objective import Objective
+
+
+def class_gradient_norms(objective: Objective, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Mean loss L_c and ‖g_c‖ = ‖∇_θ L_c‖ for each class, [C] and [C] in float64; NaN for a class without samples."""
+    losses = objective.losses(objective.start).double().cpu()
+    labels = labels.cpu()
+    means = torch.full((num_classes,), torch.nan, dtype=torch.float64)
+    norms = means.clone()
+    for label in tqdm(range(num_classes), desc="class gradients", leave=False, disable=None):
+        inside = labels == label
+        if inside.any():
+            means[label] = losses[inside].mean()
+            weights = (inside.double() / inside.sum()).to(objective.start.device)
+            norms[label] = objective.gradient(weights).double().norm()
+    return means, norms
+
+
+def ranks(values: Tensor) -> Tensor:
+    """Ranks 1..n in float64; ties share their mean rank."""
+    unique, inverse, sizes = values.unique(return_inverse=True, return_counts=True)
+    ends = sizes.cumsum(0).double()
+    return (ends - (sizes.double() - 1) / 2)[inverse]
+
+
+def rank_correlation(first: Tensor, second: Tensor) -> float | None:
+    """Spearman's correlation; None where it is undefined (fewer than two classes, or all tied)."""
+    if len(first) < 2:
+        return None
+    centred = [ranks(values) - (len(values) + 1) / 2 for values in (first, second)]
+    scale = centred[0].norm() * centred[1].norm()
+    return float(centred[0] @ centred[1] / scale) if scale > 0 else None
+
+
+def few_over_many(values: Tensor, masks: dict[str, Tensor]) -> float | None:
+    """Median over few-shot classes divided by the median over many-shot ones; None without either or at 0."""
+    groups = [values[masks[name] & values.isfinite()] for name in ("few", "many")]
+    if not all(len(group) for group in groups) or not groups[1].median() > 0:
+        return None
+    return float(groups[0].median() / groups[1].median())
