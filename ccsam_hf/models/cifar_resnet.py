@@ -5,7 +5,8 @@ linear layer: 6n + 2 weighted layers. Shortcuts carry no parameters: where a sta
 and fill the new channels with zeros ("option A"). ResNet-32 has 31 convolutions, 1 linear layer and 464,154
 parameters at 10 classes.
 
-The file needs torch and timm only, so that a checkpoint can ship it as its remote code.
+A published checkpoint can ship this one file as its remote code (`add_remote_code`): it imports nothing of the
+package, and importing it registers the architectures.
 
 K. He, X. Zhang, S. Ren, J. Sun: Deep residual learning for image recognition. CVPR 2016.
 """
@@ -18,8 +19,9 @@ import torch.nn.functional as F
 from timm.layers import create_classifier
 from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
+from transformers import TimmWrapperForImageClassification
 
-__all__ = ["CifarResNet"]
+__all__ = ["CifarResNet", "CifarResNetForImageClassification"]
 
 CHANNELS = (16, 32, 64)
 
@@ -240,3 +242,7 @@ def cifar_resnet56(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
 def cifar_resnet110(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """18 blocks in each stage; 109 convolutions and 1 linear layer."""
     return _create_cifar_resnet("cifar_resnet110", 18, pretrained, **kwargs)
+
+
+class CifarResNetForImageClassification(TimmWrapperForImageClassification):
+    """transformers' timm wrapper, under a name of this file that the `auto_map` of a checkpoint can point to."""
