@@ -1,0 +1,151 @@
+"""Arguments of the two trainers: everything `transformers.TrainingArguments` has, and the choices of CC-SAM."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from transformers import TrainingArguments
+
+from ..shots import ShotThresholds
+
+
+@dataclass
+class LongTailedTrainingArguments(TrainingArguments):
+    """What both stages share. Two inherited defaults differ: ``remove_unused_columns`` is False (transforms read the
+    image column) and ``hub_private_repo`` is True."""
+
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Drop dataset columns the model does not name; breaks image transforms."}
+    )
+    hub_private_repo: bool | None = field(
+        default=True, metadata={"help": "Create the Hub repository as a private one unless told otherwise."}
+    )
+    loss: str = field(
+        default="cross_entropy", metadata={"help": "Name of the base loss, a key of ccsam_hf.losses.LOSSES."}
+    )
+    loss_args: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Options of the base loss, as JSON on the command line."}
+    )
+    label_column: str = field(default="label", metadata={"help": "Column of the training set that holds the labels."})
+    many_shot: int = field(default=100, metadata={"help": "Classes with more training images are many-shot."})
+    few_shot: int = field(default=20, metadata={"help": "Classes with fewer training images are few-shot."})
+    shot_boundaries: str = field(
+        default="strict", metadata={"help": "strict (> many, < few) or inclusive (>= many, <= few, as OLTR)."}
+    )
+    lr_milestones: list[float] | None = field(
+        default=None, metadata={"help": "Epochs at which the learning rate is multiplied by lr_decay, after warm-up."}
+    )
+    lr_decay: float = field(default=0.1, metadata={"help": "Factor of the learning rate at each of lr_milestones."})
+    decay_all_parameters: bool = field(
+        default=False, metadata={"help": "Weight decay on biases and normalisation layers too, as the papers do."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.loss_args, str):
+            self.loss_args = json.loads(self.loss_args)
+        self.shots()
+        if self.lr_milestones is None and self.lr_decay != 0.1:
+            raise ValueError("lr_decay has no effect without lr_milestones; set both or neither.")
+        if self.lr_milestones is not None and self.lr_scheduler_type != "linear":
+            raise ValueError("lr_milestones replaces the scheduler: leave lr_scheduler_type at its default with it.")
+
+    def shots(self) -> ShotThresholds:
+        """The many/medium/few thresholds these arguments name."""
+        return ShotThresholds(self.many_shot, self.few_shot, self.shot_boundaries)  # type: ignore[arg-type]
+
+
+@dataclass
+class CCSAMTrainingArguments(LongTailedTrainingArguments):
+    """Stage 1: how the weights are perturbed and how the perturbed loss enters the step."""
+
+    perturbation: str = field(default="ccsam", metadata={"help": "Named perturbation, or none for the plain loss."})
+    perturbed_layers: str = field(
+        default="classifier", metadata={"help": "Parameters that are perturbed; classifier costs no second pass."}
+    )
+    radius_scale: float | None = field(
+        default=None, metadata={"help": "Multiplies the perturbation as printed (Eq. 9); excludes relative_radius."}
+    )
+    relative_radius: float | None = field(
+        default=None,
+        metadata={"help": "Mean of ‖ε‖/‖w‖ over samples; 0.01 when neither it nor radius_scale is given."},
+    )
+    radius_momentum: float = field(
+        default=0.99, metadata={"help": "Momentum of the running mean that relative_radius is relative to."}
+    )
+    max_perturbation_ratio: float | None = field(
+        default=0.1, metadata={"help": "Upper bound of ‖ε_c‖/‖w‖ for every class; none as printed."}
+    )
+    flat_weight: float = field(
+        default=1.0, metadata={"help": "a in (1 - a) · loss + a · perturbed loss; 0 trains the plain loss."}
+    )
+    feature_gradient: str = field(
+        default="perturbed",
+        metadata={"help": "perturbed (Eq. 11): the backbone sees W + ε_c; clean: it sees W, the head W + ε_c."},
+    )
+    class_reduction: str = field(
+        default="sample",
+        metadata={"help": "sample: mean over samples; class: over the classes present; class_unbiased: Eq. 11."},
+    )
+    mixup_alpha: float = field(default=0.0, metadata={"help": "Beta(alpha, alpha) mixing of images; 0 for none."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.flat_weight <= 1:
+            raise ValueError(f"flat_weight must lie in 0..1, got {self.flat_weight}.")
+        if not 0 <= self.radius_momentum < 1:
+            raise ValueError(f"radius_momentum must lie in 0..1 (1 excluded), got {self.radius_momentum}.")
+        if self.mixup_alpha < 0:
+            raise ValueError(f"mixup_alpha must be at least 0, got {self.mixup_alpha}.")
+
+
+@dataclass
+class ClassifierTrainingArguments(LongTailedTrainingArguments):
+    """Stage 2: how the classifier is retrained on top of the frozen backbone."""
+
+    rule: str = field(
+        default="adversarial", metadata={"help": "adversarial (CC-SAM's stage 2) or crt (class-balanced retraining)."}
+    )
+    adversarial_scale: float | None = field(
+        default=None, metadata={"help": "λ of Eq. 12: length of the features' perturbation, in feature units."}
+    )
+    relative_adversarial_scale: float | None = field(
+        default=None,
+        metadata={"help": "λ as a share of the batch's mean ‖z‖; 0.1 when neither it nor adversarial_scale is given."},
+    )
+    adversarial_schedule: str = field(
+        default="progressive",
+        metadata={"help": "progressive: weight t/T with t = 0..T-1 (Eq. 14); progressive_from_one: t = 1..T."},
+    )
+    reinitialize_classifier: bool = field(
+        default=False, metadata={"help": "Start from a fresh classifier instead of the one of stage 1."}
+    )
+    cache_features: bool = field(
+        default=False, metadata={"help": "Compute the features once and train the classifier on them."}
+    )
+    cached_views: int = field(
+        default=1, metadata={"help": "Augmented views of each image in the cache; needs cache_features."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cached_views < 1:
+            raise ValueError(f"cached_views must be at least 1, got {self.cached_views}.")
+        if self.cached_views > 1 and not self.cache_features:
+            raise ValueError("cached_views has no effect without cache_features; set cache_features as well.")
+
+
+def changed_from_default(args: TrainingArguments, names: list[str]) -> list[str]:
+    """Those of the named options whose value is not the default, for refusing options without effect."""
+    defaults = {f.name: f.default for f in fields(args)}
+    return [name for name in names if getattr(args, name) != defaults[name]]
+
+
+def refuse_without_effect(args: TrainingArguments, names: list[str], because: str) -> None:
+    """Raise if any of the named options was changed although the chosen combination does not use it."""
+    changed = changed_from_default(args, names)
+    if changed:
+        settings = ", ".join(f"{name}={getattr(args, name)!r}" for name in changed)
+        raise ValueError(f"{settings}: no effect {because}; leave it out or change the combination.")

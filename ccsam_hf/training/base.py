@@ -1,0 +1,294 @@
+"""What both stages share: class counts, the classifier's features, reproducible order, schedule and metrics."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.data import IterableDataset, Sampler
+from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import TrainerControl, TrainerState
+
+from ..data.counts import labels_of
+from ..data.samplers import ClassSampler
+from ..losses import LongTailedLoss, Target, build_loss, reduce_losses
+from ..metrics import LongTailMetrics, predicted_classes
+from ..models import ClassifierHead, FeatureTap, find_classifier
+from .arguments import LongTailedTrainingArguments
+from .checks import check_trainer, readable_labels, resolve_class_counts
+from .meters import ScalarMeter
+from .schedule import milestone_factor
+
+logger = logging.getLogger(__name__)
+
+
+class _RunEvents(TrainerCallback):
+    """Tells the trainer where the run stands; Trainer itself loses the epoch when several processes resume."""
+
+    def __init__(self, trainer: LongTailedTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.epoch = int(state.epoch or 0)
+        if isinstance(self.trainer.sampler, ClassSampler):
+            self.trainer.sampler.set_epoch(self.trainer.epoch)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.micro_batch = 0
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.end_accumulation()
+
+
+class LongTailedTrainer(Trainer):
+    """`transformers.Trainer` for classifiers whose logits come from one ``nn.Linear``, on long-tailed data.
+
+    Takes everything ``Trainer`` takes, and ``class_counts`` (one training count for each class, in label order) where
+    they cannot be read from the training set. Unless given, ``compute_metrics`` reports many/medium/few accuracy and
+    logits are never gathered. Options are resolved when training starts, so that a hyper-parameter search may set
+    them. The order of samples is a pure function of (seed, epoch).
+    """
+
+    # The loss is the mean over one micro-batch; Trainer divides it by the number of micro-batches.
+    loss_is_scaled_for_ga = False
+    arguments_class: ClassVar[type[LongTailedTrainingArguments]] = LongTailedTrainingArguments
+    args: Any
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: LongTailedTrainingArguments | None = None,
+        *trainer_arguments: Any,
+        class_counts: Tensor | Sequence[int] | None = None,
+        **trainer_options: Any,
+    ) -> None:
+        args = self.arguments_class("tmp_trainer") if args is None else args
+        if not isinstance(args, self.arguments_class):
+            raise ValueError(
+                f"{type(self).__name__} needs {self.arguments_class.__name__}, got {type(args).__name__}: "
+                "build its arguments with that class; it has every field of TrainingArguments."
+            )
+        super().__init__(model, args, *trainer_arguments, **trainer_options)
+        self._given_counts = class_counts
+        self.epoch = 0
+        self.micro_batch = 0
+        self.sampler: Sampler[int] | None = None
+        self.scalars = ScalarMeter()
+        self._tap: FeatureTap | None = None
+        self._loss: LongTailedLoss | None = None
+        self.class_counts: Tensor | None = None
+        if self.compute_metrics is None:
+            self.compute_metrics = self._long_tail_metrics
+            self.preprocess_logits_for_metrics = self.preprocess_logits_for_metrics or predicted_classes
+        self.add_callback(_RunEvents(self))
+
+    # ---- before the first step -------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        self._resuming = bool(resume_from_checkpoint)
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            self._release()
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        # The first call of every run that comes after a hyper-parameter search has set its options and its model,
+        # and before the model is wrapped or compiled.
+        self.resolve()
+        return super().get_train_dataloader()
+
+    def resolve(self) -> None:
+        """Check the options against model and data, and prepare everything that the steps of this run need."""
+        self._check_dataset()
+        check_trainer(self)
+        self.head = self._find_head()
+        self.class_counts = resolve_class_counts(
+            self._given_counts, self.train_dataset, self.args.label_column, self.head.module.out_features
+        ).to(self.args.device)
+        self._record_counts()
+        self._check_best_metric()
+        self._loss = self._build_loss()
+        if self._tap is not None:
+            self._tap.remove()
+        if self.args.torch_compile:
+            # Code compiled by an earlier run knows nothing of the hook that is registered now.
+            torch.compiler.reset()
+        self._tap = FeatureTap(self.head.module)
+
+    def _release(self) -> None:
+        if self._tap is not None:
+            self._tap.remove()
+            self._tap = None
+
+    def _check_dataset(self) -> None:
+        if self.train_dataset is None:
+            raise ValueError("Training needs a train_dataset; pass one to the trainer.")
+        if not isinstance(self.train_dataset, IterableDataset) and len(self.train_dataset) == 0:  # type: ignore[arg-type]
+            raise ValueError("The training set is empty; check the split and its filters.")
+
+    def _find_head(self) -> ClassifierHead:
+        batch = self._prepare_inputs(self.data_collator(self._first_samples(2)))
+        if "labels" not in batch:
+            raise ValueError(
+                f"The collated batch has {sorted(batch)} but no 'labels': name the label column 'label' or 'labels', "
+                "or pass a data_collator that does."
+            )
+        return find_classifier(self.model, {name: value for name, value in batch.items() if name != "labels"})
+
+    def _first_samples(self, number: int) -> list[Any]:
+        dataset: Any = self.train_dataset
+        if isinstance(dataset, IterableDataset):
+            return [item for item, _ in zip(dataset, range(number), strict=False)]
+        return [dataset[min(i, len(dataset) - 1)] for i in range(number)]
+
+    def _record_counts(self) -> None:
+        assert self.class_counts is not None
+        counts = self.class_counts.tolist()
+        before = getattr(self.model.config, "class_counts", None)
+        if before is not None and list(before) != counts:
+            logger.warning(
+                "The model's config.class_counts (%d samples) differ from the training set's (%d samples) and are "
+                "replaced: metrics and priors now refer to this training set.",
+                sum(before),
+                sum(counts),
+            )
+        self.model.config.class_counts = counts
+
+    def _check_best_metric(self) -> None:
+        wanted = self.args.metric_for_best_model
+        names = ("many", "medium", "few")
+        absent = set(names) - set(LongTailMetrics(self._known_counts().tolist(), self.args.shots()).metric_names)
+        if wanted is not None and wanted.removeprefix("eval_") in absent:
+            raise ValueError(
+                f"metric_for_best_model={wanted!r} can never be reported: no class of the training set is in that "
+                "group; choose another metric or other many_shot/few_shot thresholds."
+            )
+
+    def _build_loss(self) -> LongTailedLoss:
+        counts = self._known_counts()
+        loss = build_loss(self.args.loss, counts.cpu(), counts.numel(), **(self.args.loss_args or {}))
+        return loss.to(self.args.device)
+
+    # ---- order of samples, learning rate, weight decay -----------------------------------------------------------
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if isinstance(dataset, IterableDataset) or self.args.train_sampling_strategy != "random":
+            self.sampler = super()._get_train_sampler(train_dataset)
+        else:
+            self.sampler = self._make_sampler(dataset)
+        return self.sampler
+
+    def _make_sampler(self, dataset: Any) -> ClassSampler:
+        """Every sample once an epoch; the labels do not matter for that order."""
+        return ClassSampler(np.zeros(len(dataset), dtype=np.int64), "instance", self.sampling_seed)
+
+    @property
+    def sampling_seed(self) -> int:
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LRScheduler:
+        if self.args.lr_milestones is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        if self.lr_scheduler is None:
+            factor = partial(
+                milestone_factor,
+                steps_per_epoch=num_training_steps / self._epochs_of(num_training_steps),
+                warmup_steps=self.args.get_warmup_steps(num_training_steps),
+                milestones=self.args.lr_milestones,
+                decay=self.args.lr_decay,
+            )
+            self.lr_scheduler = LambdaLR(self.optimizer if optimizer is None else optimizer, factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _epochs_of(self, num_training_steps: int) -> float:
+        if self.args.max_steps <= 0:
+            return float(self.args.num_train_epochs)
+        steps_per_epoch = math.ceil(num_training_steps / max(self.state.num_train_epochs, 1))
+        return num_training_steps / steps_per_epoch
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        if self.args.decay_all_parameters:
+            return [name for name, _ in model.named_parameters()]
+        return super().get_decay_parameter_names(model)
+
+    # ---- the step -------------------------------------------------------------------------------------------------
+
+    def forward(self, model: nn.Module, inputs: Mapping[str, Any]) -> tuple[Any, Tensor]:
+        """The model's outputs and its logits [B, C]."""
+        outputs = model(**inputs)
+        logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+        return outputs, logits
+
+    def unperturbed_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The base loss without mixing, class weights or perturbation: what ``evaluate`` reports."""
+        return reduce_losses(self.loss(logits, Target(labels)), Target(labels), num_classes=logits.shape[1])
+
+    @property
+    def loss(self) -> LongTailedLoss:
+        """The base loss of the run; evaluation before any training builds it from the known counts."""
+        if self._loss is None:
+            self._loss = self._build_loss()
+        return self._loss
+
+    @property
+    def features(self) -> Tensor:
+        """The classifier's input z of the forward pass that has just run, [B, D]."""
+        assert self._tap is not None, "features exist during training only"
+        return self._tap.features
+
+    def end_accumulation(self) -> None:
+        """Called once for every optimizer step, after its last backward pass."""
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        assert self._tap is not None
+        self._tap.clear()
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self._tap.clear()
+        self.micro_batch += 1
+        return loss
+
+    # ---- what is reported ---------------------------------------------------------------------------------------
+
+    def sum_over_processes(self, values: Tensor) -> Tensor:
+        return self.accelerator.reduce(values, reduction="sum")
+
+    def step_report(self) -> dict[str, float]:
+        """Figures of the steps since the last log."""
+        return self.scalars.report(self.sum_over_processes)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs.update(self.step_report())
+        super().log(logs, start_time)
+
+    def _long_tail_metrics(self, outputs: EvalPrediction) -> dict[str, float]:
+        return LongTailMetrics(self._known_counts().tolist(), self.args.shots())(outputs)
+
+    def _known_counts(self) -> Tensor:
+        """Class counts of this run, else those given, else those the model was trained with, else the data's."""
+        if self.class_counts is not None:
+            return self.class_counts
+        if self._given_counts is not None:
+            return torch.as_tensor(self._given_counts)
+        recorded = getattr(self.model.config, "class_counts", None)
+        if recorded is not None:
+            return torch.as_tensor(recorded)
+        if self.train_dataset is not None and readable_labels(self.train_dataset):
+            labels = labels_of(self.train_dataset, self.args.label_column)
+            return torch.bincount(torch.as_tensor(labels), minlength=self.model.config.num_labels)
+        raise ValueError("The class counts of the training set are not known: pass class_counts to the trainer.")

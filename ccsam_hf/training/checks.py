@@ -1,0 +1,92 @@
+"""What both trainers refuse before the first step, with the reason and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Subset
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers.utils import is_torch_xla_available
+
+from ..data.counts import class_counts, labels_of
+from ..data.labelled import LabelledDataset
+
+
+def check_trainer(trainer: Trainer) -> None:
+    """Options of the stock Trainer that would bypass or silently change the perturbed loss."""
+    args = trainer.args
+    if args.label_smoothing_factor != 0:
+        raise ValueError(
+            f"label_smoothing_factor={args.label_smoothing_factor} would bypass the perturbation: set it to 0 and "
+            "choose loss='label_aware_smoothing' instead."
+        )
+    if trainer.compute_loss_func is not None:
+        raise ValueError(
+            "compute_loss_func would bypass the perturbation: remove it and choose the base loss by `loss`."
+        )
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"python would train on {args.n_gpu} GPUs with DataParallel, which repeats hooks per replica: start with "
+            f"`accelerate launch --num_processes {args.n_gpu}`, or show one GPU by CUDA_VISIBLE_DEVICES=0."
+        )
+    if is_torch_xla_available():
+        raise ValueError("XLA devices are not supported: train on CPU, CUDA or MPS.")
+    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        raise ValueError("DeepSpeed and FSDP are not supported: use DDP (`accelerate launch --multi_gpu`).")
+    _check_model(trainer.model, args)
+
+
+def _check_model(model: nn.Module, args: TrainingArguments) -> None:
+    config = model.config if isinstance(model, PreTrainedModel) else None
+    if config is not None and config.problem_type not in (None, "single_label_classification"):
+        raise ValueError(
+            f"config.problem_type is {config.problem_type!r}: class-conditional losses need one label per sample; "
+            "set it to 'single_label_classification'."
+        )
+    has_statistics = any(isinstance(m, nn.modules.batchnorm._NormBase) for m in model.modules())
+    if args.gradient_checkpointing and has_statistics:
+        raise ValueError(
+            "gradient_checkpointing runs each layer twice, which moves BatchNorm's running statistics twice: "
+            "switch it off, or use a model without BatchNorm."
+        )
+
+
+def resolve_class_counts(
+    given: Tensor | Sequence[int] | None, dataset: Any, label_column: str, num_classes: int
+) -> Tensor:
+    """Training counts n_c [C] int64: counted, or those given after checking them against the data's labels.
+
+    Counts may be given for a class without images, and must be where the labels cannot be read beforehand.
+    """
+    if given is None:
+        return class_counts(dataset, label_column, num_classes)
+    counts = torch.as_tensor(given)
+    if counts.shape != (num_classes,):
+        raise ValueError(
+            f"class_counts has {counts.numel()} entries, but the classifier has {num_classes} outputs: "
+            "give one training count for each class, in label order."
+        )
+    if counts.is_floating_point() or (counts < 0).any():
+        raise ValueError("class_counts must be whole numbers of at least 0.")
+    if readable_labels(dataset):
+        occurring = torch.bincount(torch.from_numpy(labels_of(dataset, label_column)), minlength=num_classes)
+        if len(occurring) > num_classes:
+            raise ValueError(
+                f"Column {label_column!r} holds label {len(occurring) - 1}, outside 0..{num_classes - 1}: "
+                "correct the labels or build the model with more classes."
+            )
+        wrong = ((counts == 0) & (occurring > 0)).nonzero().flatten().tolist()
+        if wrong:
+            raise ValueError(f"class_counts is 0 for classes {wrong[:10]}, which occur in the training set.")
+    return counts.long()
+
+
+def readable_labels(dataset: Any) -> bool:
+    """Whether the labels can be had without running the dataset's transforms."""
+    if isinstance(dataset, Subset):
+        return readable_labels(dataset.dataset)
+    return isinstance(dataset, (datasets.Dataset, LabelledDataset, list, tuple))
