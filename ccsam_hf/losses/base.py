@@ -1,14 +1,22 @@
 """What all long-tailed losses share: logits map x class weights x target side."""
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import ClassVar, TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from ccsam_hf.losses.checks import checked_class_counts
 from ccsam_hf.losses.class_weights import ClassWeighting
+from ccsam_hf.losses.reduce import MeanDivisor, reduce_losses
 from ccsam_hf.losses.target import Target
 
-MeanDivisor = Literal["weights", "samples"]
+
+class CommonOptions(TypedDict, total=False):
+    """What every loss takes besides its own options."""
+
+    weighting: ClassWeighting | None
+    dtype: torch.dtype
 
 
 def full_precision(logits: Tensor) -> Tensor:
@@ -29,34 +37,53 @@ class LongTailedLoss(nn.Module):
 
     Args:
         num_classes: C.
+        class_counts: the training set's, one per class; None where `needs_class_counts` is False.
         weighting: the class weights and their schedule; None for no weights.
         dtype: of the buffers; float64 for exact checks.
 
     Attributes:
         needs_class_counts: the formula uses the training set's class counts.
+        allows_empty_classes: the formula stands a class without a training sample.
         supports_mixed_targets: False where the formula has no mixed form; such a target then raises.
         requires_cosine_head: the formula expects cosines in [-1, 1], not the outputs of a plain linear layer.
         couples_batch: there is a `regulariser` to be added, which is a function of the whole batch.
+        keeps_precision: computes in the logits' own dtype instead of widening half precision.
         mean_divides_by: whether the reference divides a class-weighted batch sum by the sum of the weights or by the
             number of samples. Without class weights both are the same.
+        draws_noise: `draw` hands out noise that `forward` needs while training.
+        slopes: [C] or None: the factors a_c by which the logits map multiplies single classes, so that the gradient
+            obeys sum_c g_c / a_c = 0; None where it treats all classes alike.
         logit_scale: factor by which the loss multiplies the head's outputs before its softmax; to be folded into a
             head that is published, or else its probabilities are too flat.
     """
 
     needs_class_counts: ClassVar[bool] = True
+    allows_empty_classes: ClassVar[bool] = False
     supports_mixed_targets: ClassVar[bool] = True
     requires_cosine_head: ClassVar[bool] = False
     couples_batch: ClassVar[bool] = False
-    draws_noise: ClassVar[bool] = False
+    keeps_precision: ClassVar[bool] = False
     mean_divides_by: ClassVar[MeanDivisor] = "weights"
-    slopes: Tensor | None
+    draws_noise: bool = False
     logit_scale: float = 1.0
+    class_counts: Tensor | None
+    slopes: Tensor | None
+    _class_weights: Tensor | None
 
     def __init__(
-        self, num_classes: int, *, weighting: ClassWeighting | None = None, dtype: torch.dtype = torch.float32
+        self,
+        num_classes: int,
+        class_counts: Tensor | Sequence[int] | None = None,
+        *,
+        weighting: ClassWeighting | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
+        counts = None
+        if class_counts is not None:
+            counts = checked_class_counts(class_counts, num_classes, user=type(self).__name__, allow_zero=True)
+        self.register_buffer("class_counts", counts, persistent=False)
         self.weighting = weighting
         self.dtype = dtype
         self._keep("slopes", None)
@@ -74,15 +101,27 @@ class LongTailedLoss(nn.Module):
             draw: [B, C], from `self.draw`; only for losses with noise of their own.
 
         Returns:
-            [B], in float32 or better.
+            [B], in float32 or better (in the logits' dtype where `keeps_precision`).
 
         Raises:
             ValueError: a mixed target for a loss without a mixed form.
         """
+        self.check_target(target)
+        assert draw is None or self.draws_noise, f"{type(self).__name__} has no use for a draw"
+        wide = logits if self.keeps_precision else full_precision(logits)
+        return target.mix(lambda labels: self.per_label(wide, labels, draw))
+
+    def check_target(self, target: Target) -> None:
+        """Refuse a mixed target where the formula has no mixed form."""
         if target.is_mixed and not self.supports_mixed_targets:
             raise ValueError(f"{type(self).__name__} has no mixed form: turn mixup off, or choose another loss")
-        wide = full_precision(logits)
-        return target.mix(lambda labels: self.per_label(wide, labels, draw))
+
+    def checked_counts(self) -> Tensor:
+        """The class counts as int64 [C]; a `ValueError` where they are missing, or zero and needed."""
+        name = type(self).__name__
+        return checked_class_counts(
+            self.class_counts, self.num_classes, user=name, allow_zero=self.allows_empty_classes
+        )
 
     def per_label(self, logits: Tensor, labels: Tensor, draw: Tensor | None = None) -> Tensor:
         """The loss [B] of one label per sample."""
@@ -108,6 +147,18 @@ class LongTailedLoss(nn.Module):
         """[B] or None: the class weight of every sample. A mixed sample belongs to its dominant class."""
         weights = self.class_weights(epoch)
         return None if weights is None else weights[target.dominant]
+
+    def reduce(self, losses: Tensor, target: Target, reduction: str = "sample", epoch: float = 0) -> Tensor:
+        """One number from the losses [B], with this loss's class weights and divisor; see `reduce_losses`."""
+        return reduce_losses(
+            losses,
+            target,
+            reduction,
+            num_classes=self.num_classes,
+            class_weights=self.class_weights(epoch),
+            divide_by=self.mean_divides_by,
+            class_counts=self.class_counts,
+        )
 
     def check_epochs(self, num_epochs: float) -> None:
         """Refuse a schedule whose deferred re-weighting would never start in a run of this length."""

@@ -1,7 +1,6 @@
 """Class weights and the epoch from which they count."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -48,37 +47,39 @@ def deferred(epoch: float, start_epoch: int) -> bool:
     return epoch >= start_epoch
 
 
-WEIGHTINGS: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "effective_number": effective_number_weights,
-    "inverse_frequency": lambda class_counts, beta: inverse_frequency_weights(class_counts),
-}
+WEIGHTINGS = ("effective_number", "inverse_frequency")
+DEFAULT_BETA = 0.9999
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClassWeighting:
     """Which class weights, and from which epoch on.
 
     Attributes:
         rule: a name in `WEIGHTINGS`.
-        class_counts: int64 [C].
-        beta: of the effective number; without effect on the other rule.
+        class_counts: int64 [C], all at least 1.
+        beta: of the effective number, by default 0.9999; refused for the other rule, where it would have no effect.
         start_epoch: 0 for weights throughout, otherwise deferred re-weighting.
     """
 
     rule: str
     class_counts: Tensor
-    beta: float = 0.9999
+    beta: float | None = None
     start_epoch: int = 0
 
     def __post_init__(self) -> None:
         if self.rule not in WEIGHTINGS:
-            raise ValueError(f"unknown class weighting {self.rule!r}; choose from {', '.join(sorted(WEIGHTINGS))}")
-        if self.start_epoch < 0:
-            raise ValueError(f"drw_epoch must not be negative, got {self.start_epoch}")
+            raise ValueError(f"unknown weighting {self.rule!r}; choose from {', '.join(WEIGHTINGS)}")
+        if self.beta is not None and self.rule != "effective_number":
+            raise ValueError(f"beta has no effect on weighting={self.rule!r}: drop it, or choose 'effective_number'")
+        if isinstance(self.start_epoch, bool) or not isinstance(self.start_epoch, int) or self.start_epoch < 0:
+            raise ValueError(f"drw_epoch must be a whole number of epochs, 0 or more, got {self.start_epoch!r}")
 
     def weights(self) -> Tensor:
         """float64 [C], summing to C."""
-        return WEIGHTINGS[self.rule](self.class_counts, self.beta)
+        if self.rule == "inverse_frequency":
+            return inverse_frequency_weights(self.class_counts)
+        return effective_number_weights(self.class_counts, DEFAULT_BETA if self.beta is None else self.beta)
 
     def active(self, epoch: float) -> bool:
         """Whether the weights count in this epoch."""

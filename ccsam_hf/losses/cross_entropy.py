@@ -6,7 +6,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ccsam_hf.losses.base import LongTailedLoss
-from ccsam_hf.losses.target import Target
 
 
 class CrossEntropy(LongTailedLoss):
@@ -17,9 +16,7 @@ class CrossEntropy(LongTailedLoss):
     """
 
     needs_class_counts: ClassVar[bool] = False
-
-    def forward(self, logits: Tensor, target: Target, draw: Tensor | None = None) -> Tensor:
-        return target.mix(lambda labels: self.per_label(logits, labels, draw))
+    keeps_precision: ClassVar[bool] = True
 
     def per_label(self, logits: Tensor, labels: Tensor, draw: Tensor | None = None) -> Tensor:
         return F.cross_entropy(logits, labels, reduction="none")

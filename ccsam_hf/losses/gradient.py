@@ -45,10 +45,7 @@ def balanced_residual(gradient: Tensor, dominant: Tensor, slopes: Tensor | None 
     """
     entry = dominant[:, None]
     others = _flush(gradient.scatter(1, entry, 0.0))
-    if slopes is None:
-        true = -others.sum(1)
-    else:
-        true = -(others / slopes).sum(1) * slopes[dominant]
+    true = -others.sum(1) if slopes is None else -(others / slopes).sum(1) * slopes[dominant]
     return _flush(others.scatter(1, entry, true[:, None]))
 
 

@@ -1,12 +1,14 @@
 """From per-sample losses to one number: over samples, over classes, or over classes without bias."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ccsam_hf.losses.base import MeanDivisor
 from ccsam_hf.losses.target import Target
+
+MeanDivisor = Literal["weights", "samples"]
 
 
 def batch_class_counts(dominant: Tensor, num_classes: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Target:
     """The target side of a loss: `weight * l(labels) + (1 - weight) * l(other)`, or just `l(labels)`.
 

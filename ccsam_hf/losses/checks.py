@@ -1,6 +1,8 @@
-"""Class counts as the losses need them: known, of the right length, not zero."""
+"""What the losses check before training: class counts that are known and not zero, options that are in range."""
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -38,3 +40,18 @@ def log_prior(class_counts: Tensor) -> Tensor:
     """log pi_c with pi_c = n_c / N; float64 [C]."""
     counts = class_counts.to(torch.float64)
     return counts.log() - counts.sum().log()
+
+
+def checked_number(name: str, value: object, *, low: float, below: float = math.inf) -> float:
+    """The option as a float in [low, below), or a `ValueError` that names it."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) < below:
+        upper = "a finite number" if below == math.inf else f"below {below:g}"
+        raise ValueError(f"{name} must be a number, at least {low:g} and {upper}, got {value!r}")
+    return float(value)
+
+
+def checked_choice(name: str, value: object, choices: Sequence[str]) -> str:
+    """The option, if it is one of the choices, or a `ValueError` that lists them."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"unknown {name} {value!r}; choose from {', '.join(choices)}")
+    return value
