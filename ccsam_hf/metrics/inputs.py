@@ -13,6 +13,8 @@ FloatArray: TypeAlias = NDArray[np.float64]
 BoolArray: TypeAlias = NDArray[np.bool_]
 ArrayLike: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
 
+EMPTY_SPLIT = "There is nothing to evaluate: the split is empty. Check the split's name and its filters."
+
 
 def to_numpy(values: ArrayLike) -> NDArray[Any]:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
@@ -47,7 +49,7 @@ def paired(
             f"{len(predicted)} predictions for {len(labels)} references; both must follow the same images in order."
         )
     if len(labels) == 0:
-        raise ValueError("There is nothing to evaluate: the split is empty. Check the split's name and its filters.")
+        raise ValueError(EMPTY_SPLIT)
     return predicted, labels
 
 

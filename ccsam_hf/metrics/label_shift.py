@@ -1,0 +1,70 @@
+"""Test sets whose classes are not equally frequent, and logits corrected for the frequencies trained on."""
+
+import math
+import re
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ccsam_hf.metrics.inputs import ArrayLike, FloatArray, IntArray, counts_array
+
+TARGET_PATTERN = re.compile(r"uniform|(forward|backward)-(\d+(?:\.\d+)?)")
+
+
+def target_distribution(name: str, class_counts: ArrayLike) -> FloatArray:
+    """Class distribution [C] of a shifted test set (LADE, Hong et al. 2021; SADE, Zhang et al. 2022).
+
+    "uniform"; "forward-R", p_c ∝ R^(-rank_c/(C-1)) with the classes ranked from most to least trained on (ties: label
+    order), so that the test set is long-tailed like the training set with imbalance ratio R; "backward-R" the reverse.
+    """
+    counts = counts_array(class_counts)
+    match = TARGET_PATTERN.fullmatch(name)
+    ratio = float(match[2]) if match and match[2] else 1.0
+    if not match or ratio < 1:
+        raise ValueError(
+            f"Unknown target distribution {name!r}; use 'uniform', 'forward-R' or 'backward-R' with an imbalance ratio "
+            "R of at least 1, for instance 'forward-50'."
+        )
+    rank = np.empty(len(counts))
+    rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
+    position = rank / max(len(counts) - 1, 1)
+    weights = ratio ** -(1 - position if match[1] == "backward" else position)
+    return weights / weights.sum()
+
+
+def accuracy_under(correct: IntArray, images: IntArray, target: FloatArray) -> float | None:
+    """Expected accuracy if class c had the share target_c: Σ_c target_c · correct_c / images_c.
+
+    Exact for the images at hand and without the noise of drawing a subset, as LADE and SADE do. The target is
+    renormalised over the classes with test images; None when no such class has a share.
+    """
+    present = (images > 0) & (target > 0)
+    if not present.any():
+        return None
+    shares = target[present] / target[present].sum()
+    return float(np.sum(shares * (correct[present] / images[present])))
+
+
+def prior_correction(class_counts: ArrayLike, strength: float) -> Tensor:
+    """What post-hoc logit adjustment adds to the logits, -τ log(n_c / N), float64 [C] (Menon et al. 2021, Eq. 8)."""
+    counts = torch.as_tensor(counts_array(class_counts), dtype=torch.double)
+    if strength == 0:
+        return torch.zeros_like(counts)
+    if not math.isfinite(strength):
+        raise ValueError(f"The logit adjustment's strength is {strength}; use a finite number, 1 for the full prior.")
+    if bool((counts <= 0).any()):
+        raise ValueError(
+            f"Class {int((counts <= 0).nonzero()[0])} has no training image, so its logit adjustment is infinite; "
+            "evaluate without logit adjustment."
+        )
+    return -strength * (counts / counts.sum()).log()
+
+
+def prior_bonus(target: FloatArray) -> Tensor:
+    """log target_c, [C]: added to logits that are free of a prior, the most probable class under the target wins.
+
+    Logits of a cross-entropy model become free of their prior by `prior_correction(class_counts, 1)`; those of a
+    balanced-softmax, LADE or class-balanced second stage are so already (LADE's "PC softmax").
+    """
+    return torch.as_tensor(target).log()
