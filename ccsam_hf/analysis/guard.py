@@ -56,7 +56,8 @@ def estimated_statistics(model: nn.Module, parameters: dict[str, Tensor], batche
     statistics = {}
     for name, norm in norms.items():
         prefix = f"{name}." if name else ""
-        assert norm.running_mean is not None and norm.running_var is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         statistics[f"{prefix}running_mean"] = torch.zeros_like(norm.running_mean)
         statistics[f"{prefix}running_var"] = torch.ones_like(norm.running_var)
         statistics[f"{prefix}num_batches_tracked"] = torch.zeros((), dtype=torch.long, device=norm.running_mean.device)

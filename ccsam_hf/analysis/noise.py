@@ -29,9 +29,7 @@ def noise_losses(objective: Objective, ratios: Tensor, directions: Tensor) -> Te
     norm = objective.weight_norm
     rows = []
     for ratio in tqdm(ratios.tolist(), desc="noise levels", leave=False, disable=None):
-        rows.append(
-            torch.stack([objective.group_losses(objective.start + ratio * norm * unit) for unit in directions])
-        )
+        rows.append(torch.stack([objective.group_losses(objective.start + ratio * norm * unit) for unit in directions]))
     return torch.stack(rows)
 
 

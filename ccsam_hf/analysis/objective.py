@@ -41,11 +41,13 @@ class Objective:
 
     @torch.no_grad()
     def losses(self, theta: Tensor) -> Tensor:
-        """l_i(θ) for every sample, [N]."""
+        """l_i(θ), [N]; 0 for samples that no group counts, which are not run."""
         per_sample = (self.recalibrated_at or self.at)(theta)
-        number = len(next(iter(self.groups.values())))
-        indices = torch.arange(number, device=theta.device)
-        return torch.cat([per_sample(index) for index in indices.split(self.batch_size)])
+        counted = torch.stack(list(self.groups.values())).amax(0) > 0
+        losses = torch.zeros(len(counted), dtype=theta.dtype, device=theta.device)
+        for index in counted.nonzero().squeeze(1).split(self.batch_size):
+            losses[index] = per_sample(index)
+        return losses
 
     def group_losses(self, theta: Tensor) -> Tensor:
         """Σ_i w_i l_i(θ) for every group, [G], in float64."""

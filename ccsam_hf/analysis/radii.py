@@ -26,7 +26,7 @@ def class_gradient_norms(objective: Objective, labels: Tensor, num_classes: int)
 
 def ranks(values: Tensor) -> Tensor:
     """Ranks 1..n in float64; ties share their mean rank."""
-    unique, inverse, sizes = values.unique(return_inverse=True, return_counts=True)
+    _, inverse, sizes = values.unique(return_inverse=True, return_counts=True)
     ends = sizes.cumsum(0).double()
     return (ends - (sizes.double() - 1) / 2)[inverse]
 
