@@ -37,7 +37,8 @@ def unit_logit_shift(
     g_c = |I_c|^-1 Σ_{j∈I_c} δ_j (z_j, 1)ᵀ with δ_j = ∂l_j/∂logits_j. Moving (W, b) by ε_c = ‖ε_c‖ g_c/‖g_c‖
     (Eq. 9) therefore changes the logits of a sample i of the group by ‖ε_c‖ times
 
-        Σ_{j∈I_c} (⟨z_i, z_j⟩ + [bias]) δ_j / (|I_c| ‖g_c‖),    ‖g_c‖² = |I_c|^-2 Σ_{i,j∈I_c} ⟨δ_i, δ_j⟩ (⟨z_i, z_j⟩ + [bias]),
+        Σ_{j∈I_c} (⟨z_i, z_j⟩ + [bias]) δ_j / (|I_c| ‖g_c‖),
+        ‖g_c‖² = |I_c|^-2 Σ_{i,j∈I_c} ⟨δ_i, δ_j⟩ (⟨z_i, z_j⟩ + [bias]),
 
     an identity, not an approximation, at the cost of a B x B Gram matrix instead of a copy of W for every class.
 

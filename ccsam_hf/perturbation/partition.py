@@ -35,5 +35,5 @@ class Groups:
 
 
 def class_groups(labels: Tensor, class_counts: Tensor) -> Groups:
-    """One group per class (CC-SAM): the group of a sample is its label [B]; ``class_counts`` [C] are training counts."""
+    """One group per class (CC-SAM): a sample's group is its label [B]; ``class_counts`` [C] are training counts."""
     return Groups(labels, class_counts, torch.ones_like(class_counts, dtype=torch.bool))

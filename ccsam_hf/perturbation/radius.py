@@ -103,7 +103,8 @@ class RadiusRule:
         elif self.radius_scale is not None:
             lengths = self.radius_scale * num_parameters**0.25 * (weight_norm / 2) ** 0.5 * unit
         else:
-            assert mean_unit is not None and self.relative_radius is not None
+            assert mean_unit is not None
+            assert self.relative_radius is not None
             known = mean_unit > 0
             relative = torch.where(known, unit / torch.where(known, mean_unit, 1), (unit > 0).to(unit.dtype))
             lengths = self.relative_radius * relative * weight_norm

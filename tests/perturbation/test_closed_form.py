@@ -65,7 +65,7 @@ def loop_reference(case: dict, rule: RadiusRule) -> Tensor:
         grads = torch.autograd.grad(loss, parameters, retain_graph=True)
         grad_norm = torch.sqrt(sum((g**2).sum() for g in grads))
         if grad_norm == 0:
-            moved = [p for p in parameters]
+            moved = list(parameters)
         else:
             rarity = max(int(case["counts"][c]) - 1, 1) ** -0.25
             if rule.radius is not None:

@@ -1,0 +1,101 @@
+"""The order of a batch in which samples that share a perturbation lie together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .partition import Groups
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive samples of consecutive groups that all have ``size`` samples: one batched product serves them."""
+
+    samples: slice
+    groups: slice
+    size: int
+
+    @property
+    def number(self) -> int:
+        """Groups in the segment."""
+        return self.groups.stop - self.groups.start
+
+
+@dataclass(frozen=True)
+class GroupLayout:
+    """A batch of B samples sorted by the size of their group, then by group.
+
+    ``order`` [B] sorts the batch (``sorted_batch``), ``present`` [P] are the groups in their new order, ``member`` [B]
+    the position in ``present`` of each sorted sample's group, ``sizes`` [P] the samples of each. ``segments`` cover
+    the sorted batch: groups of equal size are neighbours, so that no product needs padding, and a batch of B
+    samples has at most √(2B) segments.
+    """
+
+    order: Tensor
+    present: Tensor
+    member: Tensor
+    sizes: Tensor
+    segments: tuple[Segment, ...]
+    number: int
+
+    @classmethod
+    def of(cls, groups: Groups, max_copies: int | None = None) -> GroupLayout:
+        """The layout of a batch's groups; no segment holds more than ``max_copies`` groups.
+
+        Reads the sizes of the groups on the host: they decide the shapes of everything that follows.
+        """
+        if max_copies is not None and max_copies < 1:
+            raise ValueError(f"max_copies must be at least 1 or None, got {max_copies}.")
+        sizes = groups.sizes()
+        present = sizes.nonzero().squeeze(1)
+        present = present[sizes[present].argsort(stable=True)]
+        rank = torch.empty_like(sizes).scatter_(0, present, torch.arange(len(present), device=present.device))
+        member = rank[groups.index]
+        order = member.argsort(stable=True)
+        segments = _segments(sizes[present].tolist(), max_copies)
+        return cls(order, present, member[order], sizes[present], segments, groups.number)
+
+    @property
+    def batch_size(self) -> int:
+        return self.order.numel()
+
+    def spread(self, per_group: Tensor) -> Tensor:
+        """Values of the present groups [P, ...] on all groups [G, ...], 0 for groups that are absent."""
+        full = per_group.new_zeros(self.number, *per_group.shape[1:])
+        return full.index_copy(0, self.present, per_group)
+
+    def group_sums(self, per_sample: Tensor) -> Tensor:
+        """Sums over each present group of values of the sorted samples: [B, ...] to [P, ...]."""
+        parts = [
+            rows if s.size == 1 else rows.unflatten(0, (s.number, s.size)).sum(1)
+            for s in self.segments
+            for rows in (per_sample[s.samples],)
+        ]
+        return torch.cat(parts)
+
+    def sorted_batch(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs with every tensor of leading dimension B in the layout's order; the rest as it is."""
+        return {name: self._sorted(value) for name, value in inputs.items()}
+
+    def _sorted(self, value: Any) -> Any:
+        if isinstance(value, Tensor) and value.dim() > 0 and len(value) == self.batch_size:
+            return value[self.order.to(value.device)]
+        return value
+
+
+def _segments(sizes: list[int], max_copies: int | None) -> tuple[Segment, ...]:
+    """Runs of equal sizes, cut to at most ``max_copies`` groups."""
+    segments, sample, group = [], 0, 0
+    for size, run in groupby(sizes):
+        remaining = len(list(run))
+        while remaining:
+            take = remaining if max_copies is None else min(remaining, max_copies)
+            segments.append(Segment(slice(sample, sample + take * size), slice(group, group + take), size))
+            sample, group, remaining = sample + take * size, group + take, remaining - take
+    return tuple(segments)
