@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ccsam_hf.losses.checks import checked_number
+
 
 def effective_number_weights(class_counts: Tensor, beta: float) -> Tensor:
     """Weights inversely proportional to the effective number of samples E_n = (1 - beta^n) / (1 - beta).
@@ -16,13 +18,12 @@ def effective_number_weights(class_counts: Tensor, beta: float) -> Tensor:
 
     Args:
         class_counts: [C], all at least 1.
-        beta: in [0, 1).
+        beta: in [0, 1); its limit 1 is `inverse_frequency_weights`.
 
     Returns:
         float64 [C].
     """
-    if not 0 <= beta < 1:
-        raise ValueError(f"beta must lie in [0, 1), got {beta}; for its limit 1 choose the rule 'inverse_frequency'")
+    checked_number("beta", beta, low=0, below=1)
     counts = class_counts.to(torch.float64)
     # 1 - beta^n loses all digits for beta close to 1 and small n; expm1 keeps them.
     effective = torch.ones_like(counts) if beta == 0 else -torch.expm1(counts * math.log(beta)) / (1 - beta)
