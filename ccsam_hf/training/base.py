@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.utils.data import IterableDataset, Sampler
+from torch.utils.data import IterableDataset
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
@@ -66,6 +66,12 @@ class LongTailedTrainer(Trainer):
     loss_is_scaled_for_ga = False
     arguments_class: ClassVar[type[LongTailedTrainingArguments]] = LongTailedTrainingArguments
     args: Any
+    model: Any
+    train_dataset: Any
+    state: TrainerState
+    data_collator: Any
+    optimizer: Any
+    head: ClassifierHead
 
     def __init__(
         self,
@@ -85,7 +91,7 @@ class LongTailedTrainer(Trainer):
         self._given_counts = class_counts
         self.epoch = 0
         self.micro_batch = 0
-        self.sampler: Sampler[int] | None = None
+        self.sampler: Any = None
         self.scalars = ScalarMeter()
         self._tap: FeatureTap | None = None
         self._loss: LongTailedLoss | None = None
@@ -136,8 +142,10 @@ class LongTailedTrainer(Trainer):
     def _check_dataset(self) -> None:
         if self.train_dataset is None:
             raise ValueError("Training needs a train_dataset; pass one to the trainer.")
-        if not isinstance(self.train_dataset, IterableDataset) and len(self.train_dataset) == 0:  # type: ignore[arg-type]
+        if not isinstance(self.train_dataset, IterableDataset) and len(self.train_dataset) == 0:
             raise ValueError("The training set is empty; check the split and its filters.")
+        if readable_labels(self.train_dataset):
+            labels_of(self.train_dataset, self.args.label_column)
 
     def _find_head(self) -> ClassifierHead:
         batch = self._prepare_inputs(self.data_collator(self._first_samples(2)))
@@ -184,7 +192,7 @@ class LongTailedTrainer(Trainer):
 
     # ---- order of samples, learning rate, weight decay -----------------------------------------------------------
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if isinstance(dataset, IterableDataset) or self.args.train_sampling_strategy != "random":
             self.sampler = super()._get_train_sampler(train_dataset)

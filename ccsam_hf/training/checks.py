@@ -40,7 +40,7 @@ def check_trainer(trainer: Trainer) -> None:
     _check_model(trainer.model, args)
 
 
-def _check_model(model: nn.Module, args: TrainingArguments) -> None:
+def _check_model(model: Any, args: TrainingArguments) -> None:
     config = model.config if isinstance(model, PreTrainedModel) else None
     if config is not None and config.problem_type not in (None, "single_label_classification"):
         raise ValueError(

@@ -45,7 +45,8 @@ class RunningUnit(TrainerCallback, ExportableState):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        stored = state.stateful_callbacks.get(type(self).__name__)
+        states: Any = state.stateful_callbacks
+        stored = states.get(type(self).__name__)
         stored = stored[-1] if isinstance(stored, list) else stored
         if stored:
             self.mean = torch.tensor(stored["args"]["mean"], dtype=torch.float32, device=self._sum.device)

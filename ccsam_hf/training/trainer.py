@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..losses import Target, logit_gradient, reduce_losses
+from ..losses import REDUCTIONS, Target, logit_gradient, reduce_losses
 from ..perturbation import RadiusRule, class_groups, linear_weight_norm, shifted_logits, unit_logit_shift
 from .arguments import CCSAMTrainingArguments, refuse_without_effect
 from .base import LongTailedTrainer
@@ -67,11 +67,15 @@ class CCSAMTrainer(LongTailedTrainer):
         choices = _resolve_choices(self.args)
         super().resolve()
         self._choices = choices
-        self._check_mixup()
+        self._check_loss()
         self.running_unit.reset(self.args.radius_momentum, self.args.device)
         self.radii = PerturbationMeter(self._known_counts(), self.args.shots())
 
-    def _check_mixup(self) -> None:
+    def _check_loss(self) -> None:
+        if self.args.class_reduction not in REDUCTIONS:
+            raise ValueError(
+                f"unknown class_reduction {self.args.class_reduction!r}; choose from {', '.join(REDUCTIONS)}"
+            )
         if self.args.mixup_alpha > 0 and not self.loss.supports_mixed_targets:
             raise ValueError(f"loss={self.args.loss!r} has no mixed form: set mixup_alpha to 0 or choose another loss.")
 
