@@ -1,0 +1,31 @@
+"""Long-tailed splits, benchmarks, samplers and transforms."""
+
+from ccsam_hf.data.benchmarks import Benchmark, load_benchmark
+from ccsam_hf.data.counts import class_counts, counts_from_labels, labels_of
+from ccsam_hf.data.draws import Draw, draw_keys, integers, random_bits, seeded, uniform
+from ccsam_hf.data.labelled import LabelledDataset
+from ccsam_hf.data.records import BENCHMARKS, BenchmarkRecord, benchmark_record
+from ccsam_hf.data.samplers import SAMPLING_SCHEMES, ClassSampler
+from ccsam_hf.data.splits import make_long_tailed, stratified_holdout
+
+__all__ = [
+    "BENCHMARKS",
+    "SAMPLING_SCHEMES",
+    "Benchmark",
+    "BenchmarkRecord",
+    "ClassSampler",
+    "Draw",
+    "LabelledDataset",
+    "benchmark_record",
+    "class_counts",
+    "counts_from_labels",
+    "draw_keys",
+    "integers",
+    "labels_of",
+    "load_benchmark",
+    "make_long_tailed",
+    "random_bits",
+    "seeded",
+    "stratified_holdout",
+    "uniform",
+]

@@ -39,7 +39,9 @@ def labels_of(dataset: Any, label_column: str = "label") -> np.ndarray:
     elif isinstance(dataset, datasets.DatasetDict):
         raise ValueError(f"Got all splits ({', '.join(dataset)}): choose one of them, for instance the training split")
     else:
-        raise ValueError(f"Labels of a {type(dataset).__name__} are not known without loading its items: {_PASS_COUNTS}")
+        raise ValueError(
+            f"Labels of a {type(dataset).__name__} are not known without loading its items: {_PASS_COUNTS}"
+        )
     return _checked(labels, label_column)
 
 
@@ -108,7 +110,8 @@ def _column_of_dataset(dataset: datasets.Dataset, label_column: str) -> np.ndarr
         raise ValueError(f"Column {label_column!r} lacks {column.null_count} of {len(column)} labels: drop those rows")
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         raise ValueError(
-            f"Column {label_column!r} holds text: number the classes with `dataset.class_encode_column({label_column!r})`"
+            f"Column {label_column!r} holds text: number the classes first, with "
+            f"`dataset.class_encode_column({label_column!r})`"
         )
     if not pa.types.is_integer(column.type):
         raise ValueError(_not_single_integers(label_column, str(column.type)))

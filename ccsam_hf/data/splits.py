@@ -76,9 +76,7 @@ def long_tailed_positions(labels: np.ndarray, sizes: np.ndarray, split_seed: int
     return np.concatenate([order[:n] for order, n in zip(shuffled_classes(labels, split_seed), sizes, strict=True)])
 
 
-def positions_outside(
-    labels: np.ndarray, sizes: np.ndarray, split_seed: int | None, limit: int
-) -> np.ndarray:
+def positions_outside(labels: np.ndarray, sizes: np.ndarray, split_seed: int | None, limit: int) -> np.ndarray:
     """The last positions of each shuffled class that `long_tailed_positions` left out, at most `limit` a class.
 
     Taken from the end of the order, they are the same for every imbalance ratio of equal n_max.
@@ -95,7 +93,7 @@ def shuffled_classes(labels: np.ndarray, split_seed: int | None) -> list[np.ndar
     One legacy generator runs through all classes: that, and no newer generator, gives the images of the LDAM-DRW
     split.
     """
-    generator = None if split_seed is None else np.random.RandomState(split_seed)  # noqa: NPY002
+    generator = None if split_seed is None else np.random.RandomState(split_seed)
     by_class = np.argsort(labels, kind="stable")
     orders = np.split(by_class, np.cumsum(np.bincount(labels))[:-1])
     for order in orders:
@@ -133,9 +131,15 @@ def _ranked_classes(available: np.ndarray, class_order: str | Sequence[int]) -> 
     """Labels from the largest class of the profile to the smallest, int64 [C]."""
     ascending = np.arange(len(available))
     if isinstance(class_order, str):
-        named = {"ascending": ascending, "descending": ascending[::-1], "by_count": np.argsort(-available, kind="stable")}
+        named = {
+            "ascending": ascending,
+            "descending": ascending[::-1],
+            "by_count": np.argsort(-available, kind="stable"),
+        }
         if class_order not in named:
-            raise ValueError(f"Unknown class order {class_order!r}: choose one of {', '.join(named)}, or list the labels")
+            raise ValueError(
+                f"Unknown class order {class_order!r}: choose one of {', '.join(named)}, or list the labels"
+            )
         return named[class_order]
     order = np.asarray(class_order, np.int64)
     if not np.array_equal(np.sort(order), ascending):

@@ -10,7 +10,9 @@ ROWS = {"label": [0, 2, 1, 2, 2], "text": list("abcde")}
 
 
 def named() -> datasets.Dataset:
-    features = datasets.Features({"label": datasets.ClassLabel(names=["cat", "dog", "eel"]), "text": datasets.Value("string")})
+    features = datasets.Features(
+        {"label": datasets.ClassLabel(names=["cat", "dog", "eel"]), "text": datasets.Value("string")}
+    )
     return datasets.Dataset.from_dict(ROWS, features=features)
 
 

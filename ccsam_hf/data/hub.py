@@ -1,0 +1,81 @@
+"""Data sets from the Hugging Face Hub, with messages that say how to go on when they cannot be had."""
+
+from __future__ import annotations
+
+import datasets
+from datasets.exceptions import DatasetsError
+from huggingface_hub.errors import HfHubHTTPError
+
+from ccsam_hf.data.sources import Splits, standard_columns
+
+TEST_SPLITS = ("test", "validation", "val", "valid")
+
+
+def load_hub(name: str, by_hand: str) -> datasets.DatasetDict:
+    """All splits of a Hub data set (or of a local folder that `load_dataset` reads).
+
+    `by_hand` ends the message when there is no network, no cached copy or no right to it.
+    """
+    try:
+        loaded = datasets.load_dataset(name)
+    except (OSError, DatasetsError, HfHubHTTPError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"The data set {name!r} could not be loaded and no cached copy was found ({type(error).__name__}: "
+            f"{reason}). Check the name, the network and, for a gated set, that you are logged in and have accepted "
+            f"its terms; or get the data by hand: {by_hand}"
+        ) from error
+    if not isinstance(loaded, datasets.DatasetDict):
+        raise ValueError(f"{name!r} has no named splits: it needs at least `train` and `test`")
+    return loaded
+
+
+def image_and_label_columns(
+    dataset: datasets.Dataset, source: str, image_column: str | None = None, label_column: str | None = None
+) -> tuple[str, str]:
+    """The columns named, or the only column of images and the only one of classes; else ValueError."""
+    images = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    labels = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)]
+    columns = ", ".join(dataset.column_names)
+    if image_column is None and len(images) != 1:
+        raise ValueError(f"{source} has {len(images)} image columns among {columns}: name one with `image_column`")
+    if label_column is None and len(labels) != 1:
+        raise ValueError(f"{source} has {len(labels)} class columns among {columns}: name one with `label_column`")
+    return image_column or images[0], label_column or labels[0]
+
+
+def hub_splits(name: str, by_hand: str, image_column: str | None = None, label_column: str | None = None) -> Splits:
+    """Train, validation and test of a Hub data set; its only evaluation split is the test set.
+
+    Text labels are numbered in alphabetical order of the training split.
+    """
+    loaded = load_hub(name, by_hand)
+    found = [split for split in TEST_SPLITS if split in loaded]
+    if "train" not in loaded or not found:
+        raise ValueError(
+            f"{name!r} has the splits {', '.join(loaded)}: `train` and one of {', '.join(TEST_SPLITS)} are needed"
+        )
+    if label_column in loaded["train"].column_names:
+        loaded = _numbered(loaded, str(label_column), name)
+    columns = image_and_label_columns(loaded["train"], name, image_column, label_column)
+    parts = {split: standard_columns(loaded[split], *columns, name) for split in ("train", *found[:2])}
+    feature = parts["train"].features["label"]
+    if not isinstance(feature, datasets.ClassLabel):
+        raise ValueError(f"Column {columns[1]!r} of {name!r} has no class names: cast it to `datasets.ClassLabel`")
+    validation = parts[found[1]] if len(found) > 1 else None
+    return Splits(parts["train"], validation, parts[found[0]], tuple(feature.names), f"Hub data set {name}")
+
+
+def _numbered(loaded: datasets.DatasetDict, label_column: str, name: str) -> datasets.DatasetDict:
+    """Text classes as `ClassLabel`s, numbered alike in every split."""
+    feature = loaded["train"].features[label_column]
+    if not (isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")):
+        return loaded
+    classes = datasets.ClassLabel(names=sorted(loaded["train"].unique(label_column)))
+    for split, part in loaded.items():
+        unknown = set(part.unique(label_column)) - set(classes.names)
+        if unknown:
+            raise ValueError(
+                f"Split {split!r} of {name!r} has classes that `train` lacks: {', '.join(sorted(unknown))}"
+            )
+    return loaded.cast_column(label_column, classes)

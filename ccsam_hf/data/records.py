@@ -1,0 +1,182 @@
+"""The benchmarks as frozen records: what each is, where it comes from and what a correct copy contains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ccsam_hf.shots import ShotThresholds
+
+Family = Literal["cifar", "lists", "inaturalist", "digits", "images"]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class BenchmarkRecord:
+    """One benchmark. Sizes are None where the data themselves decide (an image folder).
+
+    A set with `class_size` is balanced at its source and made long-tailed on loading, at `imbalance_ratio` unless
+    told otherwise; one without is long-tailed by nature or by a published list.
+    """
+
+    name: str
+    title: str
+    family: Family
+    source: str
+    licence: str
+    citation: str
+    num_classes: int | None
+    test_size: int | None
+    largest_class: int | None
+    smallest_class: int | None
+    train_size: int | None = None
+    validation_size: int | None = None
+    class_size: int | None = None
+    imbalance_ratio: float | None = None
+    thresholds: ShotThresholds = field(default_factory=ShotThresholds)
+    input_size: tuple[int, int, int] = (3, 224, 224)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    crop_pct: float = 0.875
+    interpolation: str = "bicubic"
+    hub_dataset: str | None = None
+    image_column: str = "image"
+    label_column: str = "label"
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def drawn_on_loading(self) -> bool:
+        """Whether loading makes the set long-tailed (imbalance ratio and split seed then have an effect)."""
+        return self.imbalance_ratio is not None
+
+
+_CIFAR_CITATION = "Krizhevsky, A. (2009). Learning Multiple Layers of Features from Tiny Images. University of Toronto."
+_OLTR_CITATION = (
+    "Liu, Z., Miao, Z., Zhan, X., Wang, J., Gong, B. and Yu, S. X. (2019). Large-Scale Long-Tailed Recognition in an "
+    "Open World. CVPR."
+)
+_CIFAR_SPLIT = (
+    "Long-tailed split: Cao et al. (2019), Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss."
+)
+
+_CIFAR10 = BenchmarkRecord(
+    name="cifar10-lt",
+    title="CIFAR-10-LT",
+    family="cifar",
+    source="https://www.cs.toronto.edu/~kriz/cifar.html",
+    hub_dataset="uoft-cs/cifar10",
+    licence="No licence is stated at the source; free for research with citation.",
+    citation=f"{_CIFAR_CITATION} {_CIFAR_SPLIT}",
+    num_classes=10,
+    class_size=5000,
+    test_size=10_000,
+    largest_class=5000,
+    smallest_class=50,
+    imbalance_ratio=100,
+    input_size=(3, 32, 32),
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2470, 0.2435, 0.2616),
+    crop_pct=1.0,
+    image_column="img",
+    label_column="label",
+)
+_CIFAR100 = BenchmarkRecord(
+    name="cifar100-lt",
+    title="CIFAR-100-LT",
+    family="cifar",
+    source="https://www.cs.toronto.edu/~kriz/cifar.html",
+    hub_dataset="uoft-cs/cifar100",
+    licence="No licence is stated at the source; free for research with citation.",
+    citation=f"{_CIFAR_CITATION} {_CIFAR_SPLIT}",
+    num_classes=100,
+    class_size=500,
+    test_size=10_000,
+    largest_class=500,
+    smallest_class=5,
+    imbalance_ratio=100,
+    input_size=(3, 32, 32),
+    mean=(0.5071, 0.4865, 0.4409),
+    std=(0.2673, 0.2564, 0.2762),
+    crop_pct=1.0,
+    image_column="img",
+    label_column="fine_label",
+)
+_IMAGENET = BenchmarkRecord(
+    name="imagenet-lt",
+    title="ImageNet-LT",
+    family="lists",
+    source="Lists: https://github.com/zhmiao/OpenLongTailRecognition-OLTR; images: https://image-net.org",
+    licence="ImageNet's terms of access: non-commercial research and education; the images may not be passed on.",
+    citation=_OLTR_CITATION,
+    num_classes=1000,
+    train_size=115_846,
+    validation_size=20_000,
+    test_size=50_000,
+    largest_class=1280,
+    smallest_class=5,
+    files={"train": "ImageNet_LT_train.txt", "validation": "ImageNet_LT_val.txt", "test": "ImageNet_LT_test.txt"},
+)
+_PLACES = BenchmarkRecord(
+    name="places-lt",
+    title="Places-LT",
+    family="lists",
+    source="Lists: https://github.com/zhmiao/OpenLongTailRecognition-OLTR; images: http://places2.csail.mit.edu",
+    licence="Places365: images for non-commercial research and education under the source's terms.",
+    citation=_OLTR_CITATION,
+    num_classes=365,
+    train_size=62_500,
+    validation_size=7_300,
+    test_size=36_500,
+    largest_class=4980,
+    smallest_class=5,
+    files={"train": "Places_LT_train.txt", "validation": "Places_LT_val.txt", "test": "Places_LT_test.txt"},
+)
+_INATURALIST = BenchmarkRecord(
+    name="inat2018",
+    title="iNaturalist 2018",
+    family="inaturalist",
+    source="https://github.com/visipedia/inat_comp/tree/master/2018",
+    licence="Each image bears its photographer's own licence (in the JSON); non-commercial research use.",
+    citation="Van Horn, G. et al. (2018). The iNaturalist Species Classification and Detection Dataset. CVPR.",
+    num_classes=8142,
+    train_size=437_513,
+    test_size=24_426,
+    largest_class=1000,
+    smallest_class=2,
+    files={"train": "train2018.json", "test": "val2018.json"},
+)
+_DIGITS = BenchmarkRecord(
+    name="digits-lt",
+    title="Digits-LT (UCI optical digits, 8 x 8)",
+    family="digits",
+    source="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits, shipped in the package",
+    licence="CC BY 4.0",
+    citation=(
+        "Alpaydin, E. and Kaynak, C. (1998). Optical Recognition of Handwritten Digits [Dataset]. UCI Machine Learning "
+        "Repository. https://doi.org/10.24432/C50P49"
+    ),
+    num_classes=10,
+    class_size=128,
+    test_size=500,
+    largest_class=128,
+    smallest_class=2,
+    imbalance_ratio=50,
+    # With 128 images in the largest class the field's 100 and 20 would leave one class many-shot.
+    thresholds=ShotThresholds(many=50, few=10),
+    input_size=(3, 8, 8),
+    mean=(0.3048, 0.3048, 0.3048),
+    std=(0.3756, 0.3756, 0.3756),
+    crop_pct=1.0,
+)
+
+BENCHMARKS: dict[str, BenchmarkRecord] = {
+    record.name: record for record in (_CIFAR10, _CIFAR100, _IMAGENET, _PLACES, _INATURALIST, _DIGITS)
+}
+
+
+def benchmark_record(name: str) -> BenchmarkRecord:
+    """The record of that name, or a ValueError that lists the names."""
+    if name not in BENCHMARKS:
+        raise ValueError(f"Unknown benchmark {name!r}: choose one of {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]
