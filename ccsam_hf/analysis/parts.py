@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -196,13 +197,9 @@ def curvature_part(subject: Subject, settings: AnalysisSettings, sizes: Sizes) -
     objective = subject.objective(settings.curvature_scope)
     groups = {}
     for name, weights in objective.groups.items():
-        groups[name] = curvature(
-            lambda vector, weights=weights: objective.hessian_vector(weights, vector),
-            objective.start,
-            _required(sizes.steps),
-            _required(sizes.probes),
-            settings.seed,
-        ).describe()
+        matvec = partial(objective.hessian_vector, weights)
+        spectrum = curvature(matvec, objective.start, _required(sizes.steps), _required(sizes.probes), settings.seed)
+        groups[name] = spectrum.describe()
     return {"groups": groups, "num_parameters": objective.num_parameters}
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ccsam_hf.analysis import figures
 from ccsam_hf.analysis.budget import Plan
+from ccsam_hf.analysis.inputs import Analysis
 from ccsam_hf.analysis.settings import AnalysisSettings
-
-if TYPE_CHECKING:
-    from ccsam_hf.analysis.run import Analysis
 
 Draw = Callable[[figures.Results, Path], Path]
 
@@ -151,8 +149,14 @@ def _bound_text(results: figures.Results) -> str:
         below = sum(value < 1 for value in values)
         ratios = f"{number(overall['relative_radius'])} / {number(overall['needed_ratio'])}"
         rows.append(
-            [label, number(overall["value"]), ratios, number(result["class_mean"]), f"{below} of {len(values)}"]
-            + [_certified_text(result["certified"])]
+            [
+                label,
+                number(overall["value"]),
+                ratios,
+                number(result["class_mean"]),
+                f"{below} of {len(values)}",
+                _certified_text(result["certified"]),
+            ]
         )
     header = ["checkpoint", "overall (Eq. 5)", "r* / needed r", "mean over classes (Eq. 7)", "classes below 1"]
     text = (
@@ -185,7 +189,7 @@ def _curvature_text(results: figures.Results) -> str:
     text = (
         "Lanczos on Hessian-vector products of the cross-entropy, ± the residual within which an eigenvalue lies; the "
         "trace by Hutchinson's estimate ± its standard error. A clearly negative smallest eigenvalue means that the "
-        "group's loss has a direction of descent of second order: a saddle rather than a minimum (Rangwani et al. 2022)."
+        "group's loss falls to second order along some direction: a saddle, not a minimum (Rangwani et al. 2022)."
     )
     header = ["checkpoint", "classes", "largest λ", "smallest λ", "|λ_min|/λ_max", "trace"]
     return f"{text}\n\n{table(header, rows)}"

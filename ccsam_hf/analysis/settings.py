@@ -6,13 +6,11 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ccsam_hf.analysis.groups import ALL
 from ccsam_hf.analysis.scopes import SCOPES
 from ccsam_hf.shots import SHOT_GROUPS, ShotThresholds
 
 PARTS = ("noise", "landscape", "radii", "bound", "curvature", "sharpness")
 DIRECTIONS = ("random", "gradient")
-GROUPS = (ALL, *SHOT_GROUPS)
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ class Sizes:
 class AnalysisSettings:
     """One analysis. Ranges are ratios ‖ε‖/‖θ‖; ``sharpness_radius`` is SAM's absolute ρ, ``delta`` the bound's.
 
-    ``groups`` None takes those that have samples and says which have none. ``radius_scope`` holds the weights of the
-    class gradients, radii and bounds, ``curvature_scope`` those of Hessian and sharpness.
+    ``groups`` names the shot groups to look at beside "all"; None takes those that have samples. ``radius_scope``
+    holds the weights of the class gradients, radii and bounds, ``curvature_scope`` those of Hessian and sharpness.
     """
 
     parts: tuple[str, ...] = PARTS
@@ -66,7 +64,12 @@ class AnalysisSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, allowed in (("parts", PARTS), ("scopes", SCOPES), ("directions", DIRECTIONS), ("groups", GROUPS)):
+        for name, allowed in (
+            ("parts", PARTS),
+            ("scopes", SCOPES),
+            ("directions", DIRECTIONS),
+            ("groups", SHOT_GROUPS),
+        ):
             chosen = getattr(self, name)
             unknown = [choice for choice in chosen or () if choice not in allowed]
             if unknown or (chosen is not None and not chosen):

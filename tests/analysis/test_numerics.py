@@ -187,7 +187,7 @@ def test_one_infinite_loss_stays_in_its_group():
 
 @pytest.mark.parametrize("largest", [0.0, -1.0, float("nan"), float("inf")])
 def test_empty_or_negative_noise_ranges_are_refused(largest):
-    with pytest.raises(ValueError, match="empty or negative.*--noise_range"):
+    with pytest.raises(ValueError, match=r"empty or negative.*--noise_range"):
         noise_ratios(largest, 5)
 
 
