@@ -24,6 +24,7 @@ from ..models import ClassifierHead, FeatureTap, find_classifier
 from .arguments import LongTailedTrainingArguments
 from .checks import check_trainer, readable_labels, resolve_class_counts
 from .meters import ScalarMeter
+from .sample_loss import SampleLoss
 from .schedule import milestone_factor
 
 logger = logging.getLogger(__name__)
@@ -188,6 +189,13 @@ class LongTailedTrainer(Trainer):
     def _build_loss(self) -> LongTailedLoss:
         counts = self._known_counts()
         loss = build_loss(self.args.loss, counts.cpu(), counts.numel(), **(self.args.loss_args or {}))
+        if loss.requires_cosine_head:
+            raise ValueError(
+                f"loss={self.args.loss!r} needs cosines, but the classifier is a plain linear layer: choose a model "
+                "with a cosine classifier, or another loss such as 'logit_adjustment'."
+            )
+        if self.args.max_steps <= 0:
+            loss.check_epochs(self.args.num_train_epochs)
         return loss.to(self.args.device)
 
     # ---- order of samples, learning rate, weight decay -----------------------------------------------------------
@@ -242,9 +250,25 @@ class LongTailedTrainer(Trainer):
         logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
         return outputs, logits
 
-    def unperturbed_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The base loss without mixing, class weights or perturbation: what ``evaluate`` reports."""
-        return reduce_losses(self.loss(logits, Target(labels)), Target(labels), num_classes=logits.shape[1])
+    def evaluation_loss(self, model: nn.Module, inputs: Mapping[str, Any], labels: Tensor) -> tuple[Tensor, Any]:
+        """The base loss without mixing, noise, class weights or perturbation, and the outputs: for ``evaluate``."""
+        outputs, logits = self.forward(model, inputs)
+        target = Target(labels)
+        self.loss.eval()
+        losses = self.loss(logits, target)
+        return reduce_losses(losses, target, num_classes=logits.shape[1]), outputs
+
+    def sample_loss(self, logits: Tensor, target: Target, reduction: str = "sample") -> SampleLoss:
+        """The base loss of this micro-batch; its noise is drawn by (seed, step, place of the micro-batch)."""
+        self.loss.train()
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence(self.draw_key()).generate_state(1)[0]))
+        draw = self.loss.draw(logits.shape, generator, logits.device)
+        return SampleLoss(self.loss, target, draw, reduction, self.epoch)
+
+    def draw_key(self) -> tuple[int, int, int]:
+        """(seed, step, place): the same for a micro-batch whether processes or accumulation divide the batch."""
+        place = self.micro_batch * self.accelerator.num_processes + self.accelerator.process_index
+        return self.args.seed, self.state.global_step, place
 
     @property
     def loss(self) -> LongTailedLoss:

@@ -12,11 +12,12 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..data.counts import labels_of
 from ..data.samplers import ClassSampler
-from ..losses import Target, logit_gradient, reduce_losses
+from ..losses import Target
 from .adversarial import adversarial_features, progressive_weight, relative_scale
 from .arguments import ClassifierTrainingArguments, refuse_without_effect
 from .base import LongTailedTrainer
 from .feature_cache import CachedFeatures, cache_features
+from .sample_loss import SampleLoss, without_labels
 
 RULES = ("adversarial", "crt")
 SCHEDULES = ("progressive", "progressive_from_one")
@@ -119,20 +120,15 @@ class ClassifierTrainer(LongTailedTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        inputs = dict(inputs)
-        labels = inputs.pop("labels")
+        inputs, labels = without_labels(inputs)
         if not model.training:
-            outputs, logits = self.forward(model, inputs)
-            loss = self.unperturbed_loss(logits, labels)
-            return (loss, outputs) if return_outputs else loss
+            value, outputs = self.evaluation_loss(model, inputs, labels)
+            return (value, outputs) if return_outputs else value
         features, logits = self.classify(model, inputs)
-        target = Target(labels)
-        clean = self.reduce(self.loss(logits, target), target)
+        loss = self.sample_loss(logits, Target(labels))
         if self.args.rule == "crt":
-            return clean
-        moved = self.adversarial(features, logits, target)
-        adversarial = self.reduce(self.loss(self._head_logits(moved), target), target)
-        return self.combine(clean, adversarial)
+            return loss.mean(logits)
+        return self.combine(loss, logits, self._head_logits(self.adversarial(loss, features, logits)))
 
     def classify(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Features z [B, D] and logits [B, C], from the cache or from the model with everything frozen."""
@@ -148,9 +144,9 @@ class ClassifierTrainer(LongTailedTrainer):
         with self.accelerator.autocast():
             return F.linear(features, head.weight, head.bias).float()
 
-    def adversarial(self, features: Tensor, logits: Tensor, target: Target) -> Tensor:
+    def adversarial(self, loss: SampleLoss, features: Tensor, logits: Tensor) -> Tensor:
         """The adversarial features of a batch, [B, D]."""
-        delta = logit_gradient(self.loss, logits, target)
+        delta = loss.logit_gradient(logits)
         features = features.detach().to(delta.dtype)
         scale: Tensor | float
         if self.args.adversarial_scale is not None:
@@ -160,17 +156,9 @@ class ClassifierTrainer(LongTailedTrainer):
             scale = relative_scale(features, DEFAULT_RELATIVE_SCALE if share is None else share)
         return adversarial_features(features, delta @ self.head.module.weight.detach().to(delta.dtype), scale)
 
-    def reduce(self, losses: Tensor, target: Target) -> Tensor:
-        return reduce_losses(
-            losses,
-            target,
-            num_classes=self._known_counts().numel(),
-            class_weights=self.loss.class_weights(self.epoch),
-            divide_by=self.loss.mean_divides_by,
-        )
-
-    def combine(self, clean: Tensor, adversarial: Tensor) -> Tensor:
+    def combine(self, loss: SampleLoss, logits: Tensor, adversarial_logits: Tensor) -> Tensor:
         """(1 − t/T) · L_S + (t/T) · L_A (Eq. 14)."""
+        clean, adversarial = loss.mean(logits), loss.mean(adversarial_logits)
         self.scalars.add(loss_clean=clean, loss_adversarial=adversarial)
         from_one = self.args.adversarial_schedule == "progressive_from_one"
         weight = progressive_weight(self.epoch, self.state.num_train_epochs, from_one)

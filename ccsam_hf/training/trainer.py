@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..losses import REDUCTIONS, Target, logit_gradient, reduce_losses
+from ..losses import REDUCTIONS, Target
 from ..perturbation import RadiusRule, class_groups, linear_weight_norm, shifted_logits, unit_logit_shift
 from .arguments import CCSAMTrainingArguments, refuse_without_effect
 from .base import LongTailedTrainer
 from .meters import PerturbationMeter
 from .mixup import mixup
 from .running import RunningUnit
+from .sample_loss import SampleLoss, without_labels
 
 PERTURBATION_OPTIONS = [
     "perturbed_layers",
@@ -86,18 +87,16 @@ class CCSAMTrainer(LongTailedTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        inputs, labels = _without_labels(inputs)
+        inputs, labels = without_labels(inputs)
         if not model.training:
-            outputs, logits = self.forward(model, inputs)
-            loss = self.unperturbed_loss(logits, labels)
-            return (loss, outputs) if return_outputs else loss
+            value, outputs = self.evaluation_loss(model, inputs, labels)
+            return (value, outputs) if return_outputs else value
         inputs, target = self.mix(inputs, labels)
-        outputs, logits = self.forward(model, inputs)
-        clean = self.loss(logits, target)
+        _, logits = self.forward(model, inputs)
+        loss = self.sample_loss(logits, target, self.args.class_reduction)
         if self._choices is None:
-            return self.reduce(clean, target)
-        perturbed = self.loss(self.perturb(logits, target), target)
-        return self.combine(self.reduce(clean, target), self.reduce(perturbed, target))
+            return loss.mean(logits)
+        return self.combine(loss, logits, self.perturb(loss, logits))
 
     def mix(self, inputs: dict[str, Any], labels: Tensor) -> tuple[dict[str, Any], Target]:
         """Mixup where asked for, drawn by (seed, step, place of the micro-batch in the step)."""
@@ -106,17 +105,15 @@ class CCSAMTrainer(LongTailedTrainer):
         images = inputs[self.model.main_input_name]
         if not images.is_floating_point():
             raise ValueError("mixup_alpha needs floating-point inputs such as images; set it to 0 for token ids.")
-        world = self.accelerator.num_processes
-        place = self.micro_batch * world + self.accelerator.process_index
-        mixed, target = mixup(images, labels, self.args.mixup_alpha, (self.args.seed, self.state.global_step, place))
+        mixed, target = mixup(images, labels, self.args.mixup_alpha, self.draw_key())
         return {**inputs, self.model.main_input_name: mixed}, target
 
-    def perturb(self, logits: Tensor, target: Target) -> Tensor:
+    def perturb(self, loss: SampleLoss, logits: Tensor) -> Tensor:
         """The logits of each sample under its class's perturbed classifier, [B, C]."""
         choices, head = self._choices, self.head.module
         assert choices is not None
-        groups = class_groups(target.dominant, self._known_counts())
-        delta = logit_gradient(self.loss, logits, target)
+        groups = class_groups(loss.target.dominant, self._known_counts())
+        delta = loss.logit_gradient(logits)
         shift, grad_norm = unit_logit_shift(
             self.features, delta, groups, head.bias is not None, choices.feature_gradient
         )
@@ -132,24 +129,14 @@ class CCSAMTrainer(LongTailedTrainer):
         self.radii.add(ratio, groups.present(), capped)
         return shifted_logits(logits, shift, lengths, groups)
 
-    def reduce(self, losses: Tensor, target: Target) -> Tensor:
-        """One number from the losses [B], by ``class_reduction`` and the loss's class weights."""
-        counts = self._known_counts()
-        return reduce_losses(
-            losses,
-            target,
-            self.args.class_reduction,
-            num_classes=counts.numel(),
-            class_weights=self.loss.class_weights(self.epoch),
-            divide_by=self.loss.mean_divides_by,
-            class_counts=counts,
-        )
-
-    def combine(self, clean: Tensor, perturbed: Tensor) -> Tensor:
-        """(1 − a) · clean + a · perturbed."""
+    def combine(self, loss: SampleLoss, logits: Tensor, perturbed_logits: Tensor) -> Tensor:
+        """(1 − a) · L + a · L_perturbed, and a regulariser that couples the batch, which is not perturbed."""
+        clean, perturbed = loss.reduce(loss(logits)), loss.reduce(loss(perturbed_logits))
         self.scalars.add(loss_clean=clean, loss_perturbed=perturbed)
         weight = self.args.flat_weight
-        return perturbed if weight == 1 else (1 - weight) * clean + weight * perturbed
+        combined = perturbed if weight == 1 else (1 - weight) * clean + weight * perturbed
+        extra = self.loss.regulariser(logits, loss.target)
+        return combined if extra is None else combined + extra
 
     def end_accumulation(self) -> None:
         if self._choices is not None and self._choices.shares_mean:
@@ -157,11 +144,6 @@ class CCSAMTrainer(LongTailedTrainer):
 
     def step_report(self) -> dict[str, float]:
         return {**super().step_report(), **self.radii.report(self.sum_over_processes)}
-
-
-def _without_labels(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], Tensor]:
-    rest = dict(inputs)
-    return rest, rest.pop("labels")
 
 
 def _resolve_choices(args: CCSAMTrainingArguments) -> _Choices | None:

@@ -64,7 +64,10 @@ def test_options(toy, tmp_path, stage, options, message) -> None:
         (lambda toy: replaced(toy, 4), "Label 4 .* outside 0..3"),
         (lambda toy: replaced(toy, -1), "Label -1 .* negative"),
         (lambda toy: relabelled(toy, [0] * 17 + [1] * 9 + [2] * 6), "1 of 4 classes have no image: 3"),
-        (lambda toy: [{"pixel_values": item["pixel_values"]} for item in toy.images()], "Item 0 has no 'label'; its keys are pixel_values"),
+        (
+            lambda toy: [{"pixel_values": item["pixel_values"]} for item in toy.images()],
+            "Item 0 has no 'label'; its keys are pixel_values",
+        ),
     ],
     ids=["too large", "negative", "absent class", "missing column"],
 )
