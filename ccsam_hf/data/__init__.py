@@ -3,6 +3,7 @@
 from ccsam_hf.data.benchmarks import Benchmark, load_benchmark
 from ccsam_hf.data.counts import class_counts, counts_from_labels, labels_of
 from ccsam_hf.data.draws import Draw, draw_keys, integers, random_bits, seeded, uniform
+from ccsam_hf.data.images import TensorImages
 from ccsam_hf.data.labelled import LabelledDataset
 from ccsam_hf.data.records import BENCHMARKS, BenchmarkRecord, benchmark_record
 from ccsam_hf.data.samplers import SAMPLING_SCHEMES, ClassSampler
@@ -16,6 +17,7 @@ __all__ = [
     "ClassSampler",
     "Draw",
     "LabelledDataset",
+    "TensorImages",
     "benchmark_record",
     "class_counts",
     "counts_from_labels",
