@@ -51,7 +51,7 @@ def find_classifier(model: nn.Module, batch: Mapping[str, Any]) -> ClassifierHea
         logits, calls = _run(model, batch)
         head = _matching_head(model, logits, calls)
         model.train()
-        _check_logits_follow(model, batch, head)
+        _check_logits_follow(model, batch, head, [name for name in calls if name != head.name])
     return head
 
 
@@ -190,26 +190,33 @@ def _reproduces(module: nn.Module, call: _Calls, logits: Tensor, shift: Tensor |
     return bool((expected - logits.double()).abs().max() <= coarser * expected.abs().max())
 
 
-def _check_logits_follow(model: nn.Module, batch: Mapping[str, Any], head: ClassifierHead) -> None:
-    """In training mode, W z + b + r equals the logits when r is added to the head's output.
+def _check_logits_follow(model: nn.Module, batch: Mapping[str, Any], head: ClassifierHead, others: list[str]) -> None:
+    """In training mode, W z + b + r equals the logits when r is added to the head's output and 3 r to others as wide.
 
-    The shift r tells a head that was initialised with zeros from one whose output is scaled or averaged.
+    The shifts tell a head that was initialised with zeros from one whose output is scaled or averaged, and find the
+    adapter beside a head that adds nothing yet.
     """
+    width = head.module.out_features
+    shift = 1 + torch.arange(width, device=head.module.weight.device) % 7
     seen: list[_Calls] = []
-    shift = 1 + torch.arange(head.module.out_features, device=head.module.weight.device) % 7
 
-    def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        shifted = output + shift.to(output.dtype)
-        seen.append(_Calls(args[0], shifted))
-        return shifted
+    def shift_head(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        seen.append(_Calls(args[0], output))
+        return output + shift.to(output.dtype)
 
-    handle = head.module.register_forward_hook(add)
+    def shift_other(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output + 3 * shift.to(output.dtype) if output.shape[-1] == width else output
+
+    handles = [model.get_submodule(name).register_forward_hook(shift_other) for name in others]
+    handles.append(head.module.register_forward_hook(shift_head))
     try:
         logits = _logits(model(**batch))
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     if len(seen) != 1 or not _reproduces(head.module, seen[0], logits, shift):
         raise ValueError(
-            f"In training mode the logits are not the output of {head.name!r}, although they are in evaluation mode. "
-            "Use a model whose logits are the output of one nn.Linear."
+            f"The logits are not the output of {head.name!r} alone, although they equal it in evaluation mode: in "
+            "training, or when the layer's output changes, they differ (scaled logits, dropout on the logits, or an "
+            "adapter on the head). Use a model whose logits are the output of one nn.Linear."
         )

@@ -152,6 +152,12 @@ def lora_head():
     return model
 
 
+def fresh_lora_head():
+    model = lora_head()
+    nn.init.zeros_(model.classifier.up.weight)
+    return model
+
+
 class _Twice(nn.Module):
     def __init__(self):
         super().__init__()
@@ -186,6 +192,11 @@ REFUSED = {
         r"not the output of one linear layer: timm_model.head, timm_model.head_dist have 3 outputs.*several heads",
     ),
     "adapter on the head": (lora_head, pixels(), "classifier.base_layer, classifier.up have 3 .* adapter on the head"),
+    "adapter on the head that adds nothing yet": (
+        fresh_lora_head,
+        pixels(),
+        "not the output of 'classifier.base_layer' alone.* adapter on the head",
+    ),
     "convolutional head": (_Conv, pixels(), "_Conv has no nn.Linear that ran with 5 outputs per sample"),
     "a head for each token": (
         lambda: transformers.BertForTokenClassification(bert_config(num_labels=3)),
@@ -194,12 +205,16 @@ REFUSED = {
     ),
     "no logits": (lambda: transformers.BertModel(bert_config()), IDS, "returns no logits: use a model for class"),
     "scaled": (lambda: _Wrapped(nn.Linear(6, 4), lambda y, t: 2 * y), X, "inner have 4 outputs, but W z . b differs"),
-    "scaled, with a head of zeros": (zero_head_scaled, X, "In training mode the logits are not the output of 'inner'"),
-    "scaled in training": (lambda: _Wrapped(nn.Linear(6, 4), lambda y, t: y * (1 + t)), X, "In training mode"),
+    "scaled, with a head of zeros": (zero_head_scaled, X, "logits are not the output of 'inner' alone"),
+    "scaled in training": (
+        lambda: _Wrapped(nn.Linear(6, 4), lambda y, t: y * (1 + t)),
+        X,
+        "not the output of 'inner' alone",
+    ),
     "dropout on the logits": (
         lambda: _Wrapped(nn.Sequential(nn.Linear(6, 4), nn.Dropout(0.5))),
         X,
-        "In training mode the logits are not the output of 'inner.0'",
+        "logits are not the output of 'inner.0' alone",
     ),
     "run twice": (_Twice, X, "'fc' runs 2 times in a forward pass, not once"),
     "not finite": (
