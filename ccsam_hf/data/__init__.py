@@ -8,6 +8,8 @@ from ccsam_hf.data.labelled import LabelledDataset
 from ccsam_hf.data.records import BENCHMARKS, BenchmarkRecord, benchmark_record
 from ccsam_hf.data.samplers import SAMPLING_SCHEMES, ClassSampler
 from ccsam_hf.data.splits import make_long_tailed, stratified_holdout
+from ccsam_hf.data.transforms import ImageConfig, TransformedImages
+from ccsam_hf.data.views import ImageViews, image_views
 
 __all__ = [
     "BENCHMARKS",
@@ -16,12 +18,16 @@ __all__ = [
     "BenchmarkRecord",
     "ClassSampler",
     "Draw",
+    "ImageConfig",
+    "ImageViews",
     "LabelledDataset",
     "TensorImages",
+    "TransformedImages",
     "benchmark_record",
     "class_counts",
     "counts_from_labels",
     "draw_keys",
+    "image_views",
     "integers",
     "labels_of",
     "load_benchmark",

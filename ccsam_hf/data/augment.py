@@ -57,8 +57,7 @@ def cutout_mask(rows: np.ndarray, columns: np.ndarray, hole: int, height: int, w
 
 def augmented_pixels(images: Tensor, keys: DrawKeys, seed: int, choice: Augmentation) -> Tensor:
     """Crop, flip and policy, uint8 [B, 3, H, W] to the same shape."""
-    height, width = images.shape[2:]
-    padding = round(choice.padding * height)
+    padding = round(choice.padding * images.shape[2])
     if padding or choice.flip:
         corner = integers(2 * padding + 1, seed, *keys, stream=_CROP, count=2)
         flips = uniform(seed, *keys, stream=_FLIP)[:, 0] < (0.5 if choice.flip else 0.0)

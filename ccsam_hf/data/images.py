@@ -16,6 +16,7 @@ from ccsam_hf.data.augment import SMALL_AUGMENTATIONS, augmented_pixels, cut_out
 from ccsam_hf.data.counts import labels_of
 from ccsam_hf.data.draws import draw_keys
 from ccsam_hf.data.labelled import LabelledDataset
+from ccsam_hf.data.listing import listed_at
 
 
 class TensorImages(LabelledDataset):
@@ -49,7 +50,8 @@ class TensorImages(LabelledDataset):
             raise ValueError(f"{len(images)} images but {len(labels)} labels")
         if augmentation not in SMALL_AUGMENTATIONS:
             raise ValueError(
-                f"Unknown augmentation {augmentation!r} for small images: choose one of {', '.join(SMALL_AUGMENTATIONS)}"
+                f"Unknown augmentation {augmentation!r} for small images: choose one of "
+                f"{', '.join(SMALL_AUGMENTATIONS)}"
             )
         self.images = images
         self._labels = np.asarray(labels, np.int64)
@@ -124,12 +126,13 @@ def decoded(dataset: datasets.Dataset, image_column: str = "image") -> Tensor:
     """
     if image_column not in dataset.column_names:
         raise ValueError(f"No column {image_column!r}; the columns are {', '.join(dataset.column_names)}")
-    undecoded = dataset.with_format(None).select_columns(image_column)
+    kept = [name for name in dataset.column_names if name in (image_column, "line")]
+    undecoded = dataset.with_format(None).select_columns(kept)
     undecoded = undecoded.cast_column(image_column, datasets.Image(decode=False)).with_format("arrow")
     arrays: list[np.ndarray] = []
     for table in undecoded.iter(batch_size=1000):
-        for stored in table[image_column].to_pylist():
-            array = decode_rgb(stored, f"image {len(arrays)}")
+        for row in table.to_pylist():
+            array = np.asarray(open_rgb(row[image_column], listed_at(dataset, row, len(arrays))))
             if arrays and array.shape != arrays[0].shape:
                 raise ValueError(
                     f"Image {len(arrays)} has {array.shape[1]} x {array.shape[0]} pixels, the first has "
@@ -142,13 +145,8 @@ def decoded(dataset: datasets.Dataset, image_column: str = "image") -> Tensor:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
 
-def decode_rgb(stored: dict[str, Any], where: str) -> np.ndarray:
-    """uint8 [H, W, 3] of one undecoded `datasets.Image` value; ValueError names the file and `where` it is listed."""
-    return np.asarray(open_rgb(stored, where))
-
-
 def open_rgb(stored: dict[str, Any], where: str) -> Image.Image:
-    """One undecoded `datasets.Image` value, decoded whole and in RGB."""
+    """One undecoded `datasets.Image` value, decoded whole and in RGB; ValueError names its file and `where` it is."""
     content, path = stored["bytes"], stored["path"]
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as image:

@@ -7,10 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
+
+
+_LINE = "<line>"
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def check_disjoint(train: ImageList, other: ImageList) -> None:
 def as_dataset(images: ImageList, names: Sequence[str]) -> datasets.Dataset:
     """Columns `image` (decoded on access), `label` (with names) and `line`, without touching a file.
 
-    The description of the data set is the list's name: error messages on access need both.
+    The description of the data set says where an entry stands in the list, for messages on access (`listed_at`).
     """
     features = datasets.Features(
         {
@@ -134,5 +138,12 @@ def as_dataset(images: ImageList, names: Sequence[str]) -> datasets.Dataset:
     # Built in its storage form: casting a column of paths to images copies it several times over.
     image = pa.StructArray.from_arrays([pa.nulls(len(images), pa.binary()), files], names=["bytes", "path"])
     table = pa.table({"image": image, "label": images.labels, "line": images.lines})
-    info = datasets.DatasetInfo(features=features, description=f"{images.entry} of {images.source}")
+    info = datasets.DatasetInfo(features=features, description=f"{images.entry} {_LINE} of {images.source}")
     return datasets.Dataset(datasets.table.InMemoryTable(table), info=info)
+
+
+def listed_at(dataset: datasets.Dataset, row: dict[str, Any], position: int) -> str:
+    """Where the row of a data set made by `as_dataset` is listed ("line 7 of train.txt"); else its number."""
+    if "line" not in row or _LINE not in dataset.info.description:
+        return f"image {position}"
+    return dataset.info.description.replace(_LINE, str(row["line"]))

@@ -39,7 +39,7 @@ class BenchmarkRecord:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     crop_pct: float = 0.875
-    interpolation: str = "bicubic"
+    interpolation: str = "bilinear"
     hub_dataset: str | None = None
     image_column: str = "image"
     label_column: str = "label"

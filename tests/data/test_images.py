@@ -140,7 +140,7 @@ def test_bad_images_are_refused():
     with pytest.raises(ValueError, match=r"image 1 cannot be decoded .*skip_broken_images"):
         TensorImages.from_dataset(stored([whole, cut]), mean=MEAN, std=STD)
     small = encoded(np.zeros((4, 8, 3), np.uint8))
-    with pytest.raises(ValueError, match="Image 1 has 8 x 4 pixels, the first has 8 x 8.*in_memory=False"):
+    with pytest.raises(ValueError, match=r"Image 1 has 8 x 4 pixels, the first has 8 x 8.*in_memory=False"):
         TensorImages.from_dataset(stored([whole, small]), mean=MEAN, std=STD)
     with pytest.raises(ValueError, match="No column 'img'; the columns are image, label"):
         TensorImages.from_dataset(stored([whole]), mean=MEAN, std=STD, image_column="img")
