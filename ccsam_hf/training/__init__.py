@@ -1,16 +1,25 @@
 """The two trainers of CC-SAM and their arguments."""
 
 from .adversarial import adversarial_features, progressive_weight
-from .arguments import CCSAMTrainingArguments, ClassifierTrainingArguments, LongTailedTrainingArguments
+from .arguments import (
+    CCSAMTrainingArguments,
+    ClassifierTrainingArguments,
+    LongTailedTrainingArguments,
+    default_options,
+)
+from .base import LongTailedTrainer
 from .classifier_trainer import ClassifierTrainer
-from .trainer import CCSAMTrainer
+from .trainer import PERTURBATION_OPTIONS, CCSAMTrainer
 
 __all__ = [
+    "PERTURBATION_OPTIONS",
     "CCSAMTrainer",
     "CCSAMTrainingArguments",
     "ClassifierTrainer",
     "ClassifierTrainingArguments",
+    "LongTailedTrainer",
     "LongTailedTrainingArguments",
     "adversarial_features",
+    "default_options",
     "progressive_weight",
 ]

@@ -137,15 +137,18 @@ class ClassifierTrainingArguments(LongTailedTrainingArguments):
             raise ValueError("cached_views has no effect without cache_features; set cache_features as well.")
 
 
-def changed_from_default(args: TrainingArguments, names: list[str]) -> list[str]:
-    """Those of the named options whose value is not the default, for refusing options without effect."""
-    defaults = {f.name: f.default for f in fields(args)}
-    return [name for name in names if getattr(args, name) != defaults[name]]
+def default_options(args: TrainingArguments, names: list[str]) -> dict[str, Any]:
+    """The default values of the named options."""
+    return {f.name: f.default for f in fields(args) if f.name in names}
 
 
 def refuse_without_effect(args: TrainingArguments, names: list[str], because: str) -> None:
     """Raise if any of the named options was changed although the chosen combination does not use it."""
-    changed = changed_from_default(args, names)
+    changed = {
+        name: getattr(args, name)
+        for name, value in default_options(args, names).items()
+        if getattr(args, name) != value
+    }
     if changed:
-        settings = ", ".join(f"{name}={getattr(args, name)!r}" for name in changed)
+        settings = ", ".join(f"{name}={value!r}" for name, value in changed.items())
         raise ValueError(f"{settings}: no effect {because}; leave it out or change the combination.")
