@@ -107,9 +107,7 @@ class CleanBatchNorm(torch.autograd.Function):
         return None, None, None, grad * channels(scale, x), None, None
 
 
-def fixed_batch_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, inverse: Tensor
-) -> Tensor:
+def fixed_batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, inverse: Tensor) -> Tensor:
     """(x − mean) · inverse · weight + bias with constants for statistics; weight and bias [C] or [B, C]."""
     scale = inverse if weight is None else inverse * weight
     shift = -mean * scale if bias is None else bias - mean * scale

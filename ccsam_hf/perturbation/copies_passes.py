@@ -50,6 +50,18 @@ class CopiesPass(ParameterWatch):
         """A function called before the first use of a perturbed parameter."""
         raise NotImplementedError
 
+    def layer(self, op: LinearMap, x: Tensor, weight: Tensor) -> Tensor:
+        """A linear map whose weight is perturbed."""
+        raise NotImplementedError
+
+    def per_sample(self, parameter: Tensor) -> Tensor:
+        """A perturbed parameter as each sample sees it, [B, *shape]."""
+        raise NotImplementedError
+
+    def batch_norm(self, x: Tensor, settings: tuple[Any, ...], weight: Any, bias: Any) -> Tensor:
+        """BatchNorm that plain training would give batch statistics."""
+        raise NotImplementedError
+
     def used(self, func: Function, args: Any, kwargs: Any, names: list[str]) -> Any:
         if not self.started:
             self.started = True
@@ -136,9 +148,7 @@ class PerturbedPass(CopiesPass):
 
     def layer(self, op: LinearMap, x: Tensor, weight: Tensor) -> Tensor:
         name, constant = self.tape.names[id(weight)], weight.detach()
-        return CopiedLayer.apply(
-            self.tape.layout, op, lambda k: self.perturbation.moved(name, k, constant), x, weight
-        )
+        return CopiedLayer.apply(self.tape.layout, op, lambda k: self.perturbation.moved(name, k, constant), x, weight)
 
     def per_sample(self, parameter: Tensor) -> Tensor:
         return moved_per_sample(self.perturbation, self.tape.names[id(parameter)], parameter)

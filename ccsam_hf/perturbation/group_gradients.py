@@ -72,7 +72,7 @@ class GroupGradients:
                 if metric is not None:
                     gradient = gradient * metric[name]
                 parts.append(torch.linalg.vector_norm(gradient.flatten(1), dim=1))
-            found[name] = torch.cat(parts) / self.loss_scale
+            found[name] = (torch.cat(parts) if parts else torch.zeros(0)) / self.loss_scale
         return found
 
     def total_norms(self) -> Tensor:

@@ -107,8 +107,12 @@ def batch_norm(
         return run.batch_norm(input, (running_mean, running_var, momentum, eps), weight, bias)
     if not own:
         return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
-    assert running_mean is not None and running_var is not None
-    weight, bias = (run.per_sample(p) if run.is_perturbed(p) else p for p in (weight, bias))
+    assert running_mean is not None
+    assert running_var is not None
+    if weight is not None and run.is_perturbed(weight):
+        weight = run.per_sample(weight)
+    if bias is not None and run.is_perturbed(bias):
+        bias = run.per_sample(bias)
     return fixed_batch_norm(input, weight, bias, running_mean, (running_var + eps).rsqrt())
 
 

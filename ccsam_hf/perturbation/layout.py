@@ -34,7 +34,7 @@ class GroupLayout:
     ``order`` [B] sorts the batch (``sorted_batch``), ``present`` [P] are the groups in their new order, ``member`` [B]
     the position in ``present`` of each sorted sample's group, ``sizes`` [P] the samples of each. ``segments`` cover
     the sorted batch: groups of equal size are neighbours, so that no product needs padding, and a batch of B
-    samples has at most √(2B) segments.
+    samples has at most √(2B) sizes.
     """
 
     order: Tensor
@@ -60,6 +60,20 @@ class GroupLayout:
         order = member.argsort(stable=True)
         segments = _segments(sizes[present].tolist(), max_copies)
         return cls(order, present, member[order], sizes[present], segments, groups.number)
+
+    @classmethod
+    def one_by_one(cls, groups: Groups, absent_too: bool = False) -> GroupLayout:
+        """The perturbed groups in the order of their numbers, each a segment, for passes of the whole batch.
+
+        ``absent_too`` keeps groups without a sample here: under data parallelism every process runs the same ones.
+        """
+        sizes = groups.sizes()
+        wanted = groups.active if absent_too else groups.active & (sizes > 0)
+        present = wanted.nonzero().squeeze(1)
+        segments = tuple(Segment(slice(0, 0), slice(k, k + 1), n) for k, n in enumerate(sizes[present].tolist()))
+        order = torch.arange(len(groups.index), device=groups.index.device)
+        rank = torch.zeros_like(sizes).scatter_(0, present, torch.arange(len(present), device=present.device))
+        return cls(order, present, rank[groups.index], sizes[present], segments, groups.number)
 
     @property
     def batch_size(self) -> int:

@@ -133,6 +133,13 @@ def with_fixed_statistics(model: nn.Module, statistics: dict[str, tuple[Tensor, 
 def group_losses_at(
     model: nn.Module, x: Tensor, y: Tensor, index: Tensor, group: int, moved: dict[str, Tensor]
 ) -> Tensor:
-    """Losses of one group's samples with some of the parameters replaced."""
-    mine = index == group
-    return F.cross_entropy(functional_call(model, moved, (x[mine],)), y[mine], reduction="none")
+    """Losses of one group's samples with some of the parameters replaced, amid the whole batch."""
+    return F.cross_entropy(functional_call(model, moved, (x,)), y, reduction="none")[index == group]
+
+
+def batch_norms_from(model: nn.Module, names: list[str]) -> list[str]:
+    """BatchNorm layers that are, or come after, the first owner of the named parameters in order of registration."""
+    modules = [name for name, _ in model.named_modules()]
+    first = min(modules.index(name.rpartition(".")[0]) for name in names if "." in name)
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+    return [name for name in modules[first:] if isinstance(model.get_submodule(name), norms)]
