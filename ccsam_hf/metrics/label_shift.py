@@ -61,10 +61,12 @@ def prior_correction(class_counts: ArrayLike, strength: float) -> Tensor:
     return -strength * (counts / counts.sum()).log()
 
 
-def prior_bonus(target: FloatArray) -> Tensor:
-    """log target_c, [C]: added to logits that are free of a prior, the most probable class under the target wins.
-
-    Logits of a cross-entropy model become free of their prior by `prior_correction(class_counts, 1)`; those of a
-    balanced-softmax, LADE or class-balanced second stage are so already (LADE's "PC softmax").
-    """
-    return torch.as_tensor(target).log()
+def prior_replacement(target: FloatArray, source: FloatArray) -> Tensor:
+    """log target_c - log source_c, [C]: added to logits that presume the class prior `source`, puts `target` in its
+    place (Saerens et al. 2002; LADE's "PC softmax")."""
+    if (source <= 0).any():
+        raise ValueError(
+            f"The class prior that the logits presume is 0 for class {np.flatnonzero(source <= 0)[0]}, which nothing "
+            "can correct; give it a positive share or evaluate without target distributions."
+        )
+    return torch.as_tensor(target).log() - torch.as_tensor(source).log()

@@ -23,6 +23,10 @@ class ClassSums:
     count: Tensor
 
     @staticmethod
+    def zeros(num_classes: int, width: int) -> "ClassSums":
+        return ClassSums(torch.zeros(num_classes, width, dtype=torch.long), torch.zeros(num_classes, dtype=torch.long))
+
+    @staticmethod
     def of(vectors: Tensor, labels: Tensor, num_classes: int) -> "ClassSums":
         """Sums of vectors [B, D] by label [B]."""
         if not bool((vectors.abs() <= LARGEST_FEATURE).all()):
@@ -37,7 +41,8 @@ class ClassSums:
         )
 
     def __add__(self, other: "ClassSums") -> "ClassSums":
-        return ClassSums(self.total + other.total, self.count + other.count)
+        device = other.total.device
+        return ClassSums(self.total.to(device) + other.total, self.count.to(device) + other.count)
 
     def means(self) -> Tensor:
         """Class means, float64 [C, D]; NaN rows for classes without a sample (never the nearest)."""

@@ -65,16 +65,27 @@ class StreamingMetrics:
         """Replace the state, for instance by the sum over all processes."""
         self._totals = ClassTotals.from_tensors(state)
 
+    @property
+    def totals(self) -> ClassTotals:
+        """The sums by class; refuses when nothing was counted."""
+        if self._totals is None or not int(self._totals.images.sum()):
+            raise ValueError(EMPTY_SPLIT)
+        return self._totals
+
+    def reliability(self) -> dict[str, dict[str, list[float | int | None]]]:
+        """The reliability diagram of all images and of each shot group's, see `ConfidenceBins.curve`."""
+        histogram = self.totals.by_label
+        masks = self.thresholds.masks(self._train_counts.tolist())
+        groups = {name: histogram.pooled(mask).curve() for name, mask in masks.items()}
+        return {"overall": histogram.curve(), **groups}
+
     def compute(self) -> dict[str, Any]:
         """The figures of `closed_set_figures`, with thresholds and binning beside them.
 
         Raises:
             ValueError: nothing was counted.
         """
-        totals = self._totals
-        if totals is None or not int(totals.images.sum()):
-            raise ValueError(EMPTY_SPLIT)
-        figures = closed_set_figures(totals, self._train_counts, self.thresholds)
+        figures = closed_set_figures(self.totals, self._train_counts, self.thresholds)
         binning = {"bins": self.bins, "binning": "equal width, closed on the right"}
         return {**figures, "thresholds": self.thresholds.describe(), "calibration_binning": binning}
 

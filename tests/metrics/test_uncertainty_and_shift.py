@@ -6,7 +6,7 @@ import torch
 from scipy.stats import binomtest
 
 from ccsam_hf.metrics.bootstrap import bootstrap_intervals, paired_test
-from ccsam_hf.metrics.label_shift import accuracy_under, prior_bonus, prior_correction, target_distribution
+from ccsam_hf.metrics.label_shift import accuracy_under, prior_correction, prior_replacement, target_distribution
 from ccsam_hf.shots import ShotThresholds
 
 RNG = np.random.default_rng(0)
@@ -109,9 +109,13 @@ def test_logit_adjustment_divides_by_the_prior() -> None:
     assert prior_correction([5, 0], 0.0).tolist() == [0.0, 0.0]
 
 
-def test_bonus_restores_the_prior_it_is_given() -> None:
-    prior = np.array(COUNTS) / sum(COUNTS)
-    torch.testing.assert_close(prior_bonus(prior), -prior_correction(COUNTS, 1.0))
+def test_replacing_the_training_prior_by_the_uniform_one_is_logit_adjustment() -> None:
+    prior, uniform = np.array(COUNTS) / sum(COUNTS), np.full(5, 0.2)
+    torch.testing.assert_close(prior_replacement(uniform, prior), prior_correction(COUNTS, 1.0) + np.log(0.2))
+    assert prior_replacement(prior, prior).tolist() == [0.0] * 5
+    assert prior_replacement(np.array([0.0, 1.0]), np.array([0.5, 0.5]))[0] == -np.inf
+    with pytest.raises(ValueError, match="presume is 0 for class 1"):
+        prior_replacement(uniform[:2], np.array([1.0, 0.0]))
 
 
 @pytest.mark.parametrize("name", ["forward", "sideways-5", "forward-0.5", "uniform-3"])
