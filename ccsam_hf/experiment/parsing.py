@@ -66,7 +66,7 @@ def parse_settings(defaults: Mapping[str, Mapping[str, Any]], argv: Sequence[str
         (BenchmarkOptions, CCSAMTrainingArguments), sections["benchmark"] | sections["stage1"], rest
     )
     inherited = {name: getattr(stage1, name) for name in INHERITED}
-    folder = {"output_dir": str(Path(stage1.output_dir) / "stage2")}
+    folder = {"output_dir": str(Path(str(stage1.output_dir)) / "stage2")}
     (stage2,) = _parse((ClassifierTrainingArguments,), inherited | folder | sections["stage2"], second)
     return Settings(benchmark, stage1, stage2)
 

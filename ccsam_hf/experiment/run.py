@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import logging
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import TimmWrapperForImageClassification
+from transformers import TimmWrapperForImageClassification, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..data import Benchmark
 from ..evaluation import Evaluation, EvaluationOptions, evaluate_model, group_bars_figure
+from ..evaluation.figures import draw_figures
 from ..models import create_model
 from ..training import (
     PERTURBATION_OPTIONS,
@@ -29,15 +30,11 @@ from .parsing import Settings, parse_settings
 from .report import distribution_line, results_table
 from .views import evaluation_view, training_view
 
-logger = logging.getLogger(__name__)
-
 CONTROL, STAGE_1, STAGE_2 = "CE", "stage 1", "stage 2"
 
 
 def main(defaults: Mapping[str, Mapping[str, Any]], argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Parse a recipe's command line and run it; what ``recipes/*.py`` call."""
-    import sys
-
     return run_experiment(parse_settings(defaults, sys.argv[1:] if argv is None else argv))
 
 
@@ -49,7 +46,7 @@ def run_experiment(settings: Settings) -> dict[str, Any]:
     shows the stages side by side; in ``model/`` lie the last stage's metrics, per-class CSV and figures. Every figure
     is that of the last epoch. With ``--resume_from_checkpoint true`` each stage goes on from its last checkpoint.
     """
-    folder = Path(settings.stage1.output_dir)
+    folder = Path(str(settings.stage1.output_dir))
     data = settings.benchmark.load()
     thresholds = data.record.thresholds
     settings = _with_thresholds(settings, data)
@@ -82,8 +79,6 @@ def run_experiment(settings: Settings) -> dict[str, Any]:
 
 def new_model(settings: Settings, data: Benchmark) -> TimmWrapperForImageClassification:
     """The network of the run, initialised by its seed and told how its images are prepared."""
-    from transformers import set_seed
-
     set_seed(settings.stage1.seed)
     record = data.record
     return create_model(
@@ -102,7 +97,7 @@ def new_model(settings: Settings, data: Benchmark) -> TimmWrapperForImageClassif
 def _with_thresholds(settings: Settings, data: Benchmark) -> Settings:
     """The benchmark's own shot thresholds, where the user has not set others."""
     wanted = data.record.thresholds
-    own = {"many_shot": wanted.many, "few_shot": wanted.few, "shot_boundaries": wanted.boundaries}
+    own: dict[str, Any] = {"many_shot": wanted.many, "few_shot": wanted.few, "shot_boundaries": wanted.boundaries}
     usual = default_options(settings.stage1, list(own))
     changed = {name: value for name, value in own.items() if getattr(settings.stage1, name) == usual[name]}
     return replace(settings, stage1=replace(settings.stage1, **changed), stage2=replace(settings.stage2, **changed))
@@ -111,7 +106,7 @@ def _with_thresholds(settings: Settings, data: Benchmark) -> Settings:
 def _as_control(args: CCSAMTrainingArguments) -> CCSAMTrainingArguments:
     """The same training without the perturbation."""
     plain = default_options(args, PERTURBATION_OPTIONS)
-    folder = str(Path(args.output_dir) / "control")
+    folder = str(Path(str(args.output_dir)) / "control")
     return replace(args, **plain, perturbation="none", output_dir=folder, push_to_hub=False)
 
 
@@ -167,8 +162,6 @@ def _save(
     data: Benchmark,
     folder: Path,
 ) -> None:
-    from ..evaluation.figures import draw_figures
-
     last = list(evaluations.values())[-1]
     trainer.model.save_pretrained(folder / "model")
     last.save(folder / "model")

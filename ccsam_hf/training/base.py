@@ -16,8 +16,7 @@ from torch.utils.data import IterableDataset
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
-from ..data.counts import labels_of
-from ..data.samplers import ClassSampler
+from ..data import ClassSampler, labels_of
 from ..losses import LongTailedLoss, Target, build_loss, reduce_losses
 from ..metrics import LongTailMetrics, predicted_classes
 from ..models import ClassifierHead, FeatureTap, find_classifier
@@ -128,6 +127,7 @@ class LongTailedTrainer(Trainer):
         self._record_counts()
         self._check_best_metric()
         self._loss = self._build_loss()
+        self.model.config.training_prior = self.training_prior()
         if self._tap is not None:
             self._tap.remove()
         if self.args.torch_compile:
@@ -175,6 +175,10 @@ class LongTailedTrainer(Trainer):
                 sum(counts),
             )
         self.model.config.class_counts = counts
+
+    def training_prior(self) -> str | None:
+        """The class prior that the trained logits presume ("train", "uniform"), None where there is no telling."""
+        return None
 
     def _check_best_metric(self) -> None:
         wanted = self.args.metric_for_best_model

@@ -12,8 +12,7 @@ from torch.utils.data import Subset
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.utils import is_torch_xla_available
 
-from ..data.counts import class_counts, labels_of
-from ..data.labelled import LabelledDataset
+from ..data import LabelledDataset, class_counts, labels_of
 
 
 def check_trainer(trainer: Trainer) -> None:

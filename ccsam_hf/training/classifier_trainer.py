@@ -58,6 +58,9 @@ class ClassifierTrainer(LongTailedTrainer):
         self._freeze()
         self._cache = self._fill_cache() if self.args.cache_features else None
 
+    def training_prior(self) -> str | None:
+        return "uniform" if self.args.loss == "cross_entropy" and self.loss.weighting is None else None
+
     def _reinitialize(self) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.args.seed)

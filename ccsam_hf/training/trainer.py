@@ -28,6 +28,14 @@ PERTURBATION_OPTIONS = [
     "feature_gradient",
 ]
 DEFAULT_RELATIVE_RADIUS = 0.01
+# Trained on instance-balanced batches, these losses leave logits of the training or of a uniform prior.
+PRIOR_OF_LOSS = {
+    "cross_entropy": "train",
+    "focal": "train",
+    "label_smoothing": "train",
+    "balanced_softmax": "uniform",
+    "lade": "uniform",
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,11 @@ class CCSAMTrainer(LongTailedTrainer):
         self._check_loss()
         self.running_unit.reset(self.args.radius_momentum, self.args.device)
         self.radii = PerturbationMeter(self._known_counts(), self.args.shots())
+
+    def training_prior(self) -> str | None:
+        if self.args.class_reduction != "sample" or self.loss.weighting is not None:
+            return None
+        return PRIOR_OF_LOSS.get(self.args.loss)
 
     def _check_loss(self) -> None:
         if self.args.class_reduction not in REDUCTIONS:
