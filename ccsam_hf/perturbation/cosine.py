@@ -17,8 +17,8 @@ class CosineShift:
 
     ``grad_norm`` ‖g_c‖ is [G], 0 for groups that are absent or have no gradient. ``cosine_times_norm`` ⟨W_j, ẑ_i⟩
     [B, C] and ``weight_square`` ‖W_j‖² [C] are the classifier's own. The others, [B, C] each, belong to a
-    perturbation of length 1: ``along_feature`` ⟨ε_cj, ẑ_i⟩, ``along_weight`` ⟨W_j, ε_cj⟩ (0 in value, since a cosine's gradient is
-    orthogonal to W_j, but with the gradient ε_cj to W) and ``square`` ‖ε_cj‖².
+    perturbation of length 1: ``along_feature`` ⟨ε_cj, ẑ_i⟩, ``along_weight`` ⟨W_j, ε_cj⟩ (0 in value, since the
+    gradient of a cosine is orthogonal to W_j, but with the gradient ε_cj to W) and ``square`` ‖ε_cj‖².
     """
 
     grad_norm: Tensor

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from .closed_form import full_precision
 from .group_gradients import AlongGradient, Fixed, GroupGradients, joint_norm
 from .layout import GroupLayout
+from .partition import Groups
 
 
 def inverse_or_zero(norm: Tensor) -> Tensor:
@@ -76,3 +78,23 @@ def mean_lengths(lengths: Tensor, sizes: Tensor) -> Tensor:
     moved = (lengths > 0).to(lengths.dtype)
     weight = moved * sizes
     return moved * (lengths * weight).sum() * inverse_or_zero(weight.sum())
+
+
+def gaussian_logit_shift(
+    features: Tensor, num_classes: int, groups: Groups, has_bias: bool, generator: torch.Generator | None = None
+) -> Tensor:
+    """What Gaussian noise of length 1 on a linear classifier adds to the logits [B, C], one draw for each group.
+
+    ⟨ξ_c, (z_i, 1)⟩ / ‖ξ_c‖ for sample i in group c, ξ_c standard normal of the classifier's shape; for
+    ``shifted_logits`` in the place of ``unit_logit_shift``. One classifier is in memory at a time.
+    """
+    (features,) = full_precision(features)
+    shift = features.new_zeros(len(features), num_classes)
+    for group in groups.present().nonzero().squeeze(1):
+        shape = (num_classes, features.shape[1] + int(has_bias))
+        noise = torch.randn(shape, generator=generator, dtype=features.dtype, device=features.device)
+        noise = noise / noise.norm()
+        mine = (groups.index == group).nonzero().squeeze(1)
+        moved = features[mine] @ noise[:, : features.shape[1]].T
+        shift = shift.index_put((mine,), moved + noise[:, -1] if has_bias else moved)
+    return shift
