@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 Results = Mapping[str, dict[str, Any]]
@@ -43,13 +44,17 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def noise_figure(results: Results, path: Path) -> Path:
-    """Rows: global and local range; columns: checkpoints; mean over directions with a band of one deviation."""
+    """Losses over the global range, rises over the local one; mean over directions with a band of one deviation.
+
+    Columns are checkpoints. Small rises would vanish beside the distances between the groups' losses.
+    """
     figure, axes = grid_of_axes(2, len(results), sharey="row")
     for column, (label, result) in enumerate(results.items()):
         for row, (name, title) in enumerate(RANGE_TITLES.items()):
             axis, ratios = axes[row, column], numbers(result["ratios"][name])
             for group, curves in result["losses"][name].items():
                 values = numbers(curves)
+                values = values if name == "global" else values - values[:1]
                 mean, deviation = values.mean(1), values.std(1)
                 axis.plot(ratios, mean, label=group, markevery=max(1, len(ratios) // 6), markersize=4, **STYLES[group])
                 if values.shape[1] > 1:
@@ -57,9 +62,9 @@ def noise_figure(results: Results, path: Path) -> Path:
                     axis.fill_between(ratios, mean - deviation, mean + deviation, color=color, alpha=0.15, linewidth=0)
             axis.set(title=f"{label}, {title}", xlabel="‖ε‖ / ‖θ‖")
         axes[0, column].legend(fontsize=8)
-    for row in range(2):
-        axes[row, 0].set_ylabel("cross-entropy")
-        _logarithmic_if_wide(axes[row, 0], [r["losses"][list(RANGE_TITLES)[row]] for r in results.values()])
+    axes[0, 0].set_ylabel("cross-entropy")
+    axes[1, 0].set_ylabel("rise of the cross-entropy")
+    _logarithmic_if_wide(axes[0, 0], [result["losses"]["global"] for result in results.values()])
     return save(figure, path)
 
 
@@ -84,7 +89,8 @@ def contour_figure(results: Results, path: Path) -> Path:
                 axis.text(0.5, 0.5, "no such classes", ha="center", transform=axis.transAxes)
                 continue
             surface, (first, second) = _surface(result["losses"][group]), map(numbers, result["axes"])
-            axis.contourf(first, second, surface.T, levels=levels, cmap="Greys", alpha=0.6, extend="both")
+            shades = {"cmap": "Greys", "alpha": 0.6, "norm": LogNorm(levels[0], levels[-1] * 10)}
+            axis.contourf(first, second, surface.T, levels=levels, extend="both", **shades)
             lines = axis.contour(first, second, surface.T, levels=levels, colors="black", linewidths=0.7)
             axis.clabel(lines, lines.levels[::2], fontsize=7, fmt="%.3g")
             if "path" in result:
@@ -104,7 +110,7 @@ def _levels(surfaces: list[Any]) -> np.ndarray:
     values = np.concatenate([numbers(surface).ravel() for surface in surfaces])
     values = values[np.isfinite(values)]
     if not len(values) or values.max() <= values.min():
-        return np.array([0.0, 1.0])
+        return np.array([0.5, 1.0])
     low = max(values.min(), values.max() * 1e-5, 1e-12)
     return np.geomspace(low, max(values.max(), 2 * low), 12)
 
@@ -127,6 +133,8 @@ def surface_figure(results: Results, path: Path) -> Path:
             axis.set_zlim(levels[0], levels[-1])
             axis.set_zlabel("log10 loss", fontsize=8)
             axis.tick_params(labelsize=7)
+            axis.locator_params(axis="both", nbins=5)
+            axis.set_box_aspect(None, zoom=0.85)
     return save(figure, path)
 
 
@@ -161,6 +169,7 @@ def history_figure(results: Results, path: Path) -> Path:
             for (label, result), style in zip(results.items(), _cycle(len(results)), strict=True):
                 axis.plot(numbers(result["steps"]), numbers(result[name]), label=label, **style)
             axis.axhline(0.0 if "correlation" in name else 1.0, color="gray", linewidth=0.8)
+            axis.set_yscale("linear" if "correlation" in name else "log")
             axis.set_xlabel("step")
         axes[0, column].set_title(("radius ‖ε_c‖/‖w‖", "gradient norm ‖g_c‖")[column])
     axes[0, 0].set_ylabel("median few / median many")

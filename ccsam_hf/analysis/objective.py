@@ -67,14 +67,14 @@ class Objective:
         total = torch.zeros_like(vector)
         # The fused attention kernels have no second derivative.
         with sdpa_kernel(SDPBackend.MATH):
-            for loss in self._weighted_pieces(weights, point):
+            for loss in self._weighted_pieces(weights, point, max(1, self.batch_size // 2)):
                 (gradient,) = torch.autograd.grad(loss, point, create_graph=True)
                 total += torch.autograd.grad(gradient @ vector, point)[0]
         return total
 
-    def _weighted_pieces(self, weights: Tensor, point: Tensor) -> Iterator[Tensor]:
+    def _weighted_pieces(self, weights: Tensor, point: Tensor, size: int | None = None) -> Iterator[Tensor]:
         """The weighted loss batch by batch, so that only one graph is alive at a time."""
-        for index in weights.nonzero().squeeze(1).split(self.batch_size):
+        for index in weights.nonzero().squeeze(1).split(size or self.batch_size):
             yield (weights[index] * self.at(point)(index)).sum()
 
 

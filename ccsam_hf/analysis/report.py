@@ -164,7 +164,8 @@ def _bound_text(results: figures.Results) -> str:
         "r* = √k ρ*/‖w‖. A value below 1 is *not* a certificate. Below the needed r = √k/(2√(n − 1)) the complexity "
         "term alone exceeds 1. L_S^c is kept and n_c is used where Eq. 7's second line omits the one and prints n for "
         "the other. The certified column bounds the risk averaged over Gaussian weights, with every constant explicit; "
-        "for classifier weights alone it presumes a backbone that was not trained on these images."
+        "for classifier weights alone it presumes a backbone that was not trained on these images. Guessing has the "
+        "risk 1 − 1/C."
     )
     return f"{text}\n\n{table([*header, 'certified (Gaussian-averaged)'], rows)}"
 
@@ -174,7 +175,7 @@ def _certified_text(certified: dict[str, Any]) -> str:
         return certified["reason"]
     best = min(range(len(certified["bound"])), key=certified["bound"].__getitem__)
     value = certified["bound"][best]
-    verdict = "vacuous" if value >= 0.9995 else "non-vacuous"
+    verdict = "vacuous" if value >= 0.9995 else "below 1"
     return f"{value:.3f} at r = {certified['relative_width'][best]:g} ({verdict})"
 
 
@@ -184,14 +185,14 @@ def _curvature_text(results: figures.Results) -> str:
         for group, found in result["groups"].items():
             top, bottom = found["largest"][0], found["smallest"][0]
             ends = [f"{top:.3g} ± {found['largest_residual']:.1g}", f"{bottom:.3g} ± {found['smallest_residual']:.1g}"]
-            ratio = number(abs(bottom) / top if top > 0 else None)
+            ratio = number(-bottom / top if top > 0 else None)
             rows.append([label, group, *ends, ratio, f"{found['trace']:.3g} ± {found['trace_error']:.1g}"])
     text = (
         "Lanczos on Hessian-vector products of the cross-entropy, ± the residual within which an eigenvalue lies; the "
         "trace by Hutchinson's estimate ± its standard error. A clearly negative smallest eigenvalue means that the "
         "group's loss falls to second order along some direction: a saddle, not a minimum (Rangwani et al. 2022)."
     )
-    header = ["checkpoint", "classes", "largest λ", "smallest λ", "|λ_min|/λ_max", "trace"]
+    header = ["checkpoint", "classes", "largest λ", "smallest λ", "−smallest/largest", "trace"]
     return f"{text}\n\n{table(header, rows)}"
 
 

@@ -35,9 +35,9 @@ def scope_names(model: nn.Module, scope: str, classifier: str | None, last_stage
 def find_last_stage(model: nn.Module) -> str:
     """The last of the outermost repeated blocks: `layer4` of a ResNet, the last block of a transformer.
 
-    Going down from the root, through modules with a single part that holds an `nn.Sequential` or `nn.ModuleList` of
-    at least two parametrised elements, until there are several such parts (take the last) or the list itself is
-    reached (take its last parametrised element).
+    Going down from the root, through modules with a single part that holds a list of blocks, until there are several
+    such parts (take the last) or the list itself is reached (take its last parametrised element). A list is an
+    `nn.Sequential` or `nn.ModuleList` of at least two blocks: parametrised elements with parts of their own.
     """
     name, module = "", model
     while True:
@@ -60,4 +60,5 @@ def _parametrised(module: nn.Module) -> bool:
 
 
 def _is_list(module: nn.Module) -> bool:
-    return isinstance(module, nn.Sequential | nn.ModuleList) and sum(map(_parametrised, module.children())) > 1
+    blocks = [child for child in module.children() if _parametrised(child) and any(True for _ in child.children())]
+    return isinstance(module, nn.Sequential | nn.ModuleList) and len(blocks) > 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,11 +33,14 @@ class PartStore:
         self.files[name] = path
         if path.exists():
             return json.loads(path.read_text())["result"]
+        begin = time.perf_counter()
         result = plain(compute())
+        seconds = round(time.perf_counter() - begin, 2)
         self.folder.mkdir(parents=True, exist_ok=True)
         # Renaming is atomic: a part that was cut off half-written is never taken for a finished one.
         partial = path.with_suffix(".part")
-        partial.write_text(json.dumps({"settings": plain(record), "result": result}, indent=1, allow_nan=False))
+        content = {"settings": plain(record), "seconds": seconds, "result": result}
+        partial.write_text(json.dumps(content, allow_nan=False))
         partial.rename(path)
         return result
 

@@ -51,7 +51,7 @@ class TinyNet(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(1, 3, 3, bias=False)
         self.norm = nn.BatchNorm2d(3)
-        self.blocks = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1))
+        self.blocks = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 1)), nn.Sequential(nn.Conv2d(4, 4, 1)))
         self.dropout = nn.Dropout(0.5)
         self.head = nn.Linear(4, 3)
 
