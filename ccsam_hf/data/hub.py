@@ -6,7 +6,9 @@ import datasets
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
+from ccsam_hf.data.counts import labels_of
 from ccsam_hf.data.sources import Splits, standard_columns
+from ccsam_hf.data.splits import stratified_holdout
 
 TEST_SPLITS = ("test", "validation", "val", "valid")
 
@@ -44,17 +46,29 @@ def image_and_label_columns(
     return image_column or images[0], label_column or labels[0]
 
 
-def hub_splits(name: str, by_hand: str, image_column: str | None = None, label_column: str | None = None) -> Splits:
+def hub_splits(
+    name: str,
+    by_hand: str,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    holdout_fraction: float | None = None,
+    split_seed: int = 0,
+    default_fraction: float | None = None,
+) -> Splits:
     """Train, validation and test of a Hub data set; its only evaluation split is the test set.
 
-    Text labels are numbered in alphabetical order of the training split.
+    Without an evaluation split `holdout_fraction` (or else `default_fraction`) of each class becomes one. Text labels
+    are numbered in alphabetical order of the training split.
     """
     loaded = load_hub(name, by_hand)
+    fraction = holdout_fraction or default_fraction
     found = [split for split in TEST_SPLITS if split in loaded]
-    if "train" not in loaded or not found:
+    if "train" not in loaded or (not found and fraction is None):
         raise ValueError(
             f"{name!r} has the splits {', '.join(loaded)}: `train` and one of {', '.join(TEST_SPLITS)} are needed"
         )
+    if found and holdout_fraction is not None:
+        raise ValueError(f"`holdout_fraction` has no effect: {name!r} has the split {found[0]!r}. Leave it out")
     if label_column in loaded["train"].column_names:
         loaded = _numbered(loaded, str(label_column), name)
     columns = image_and_label_columns(loaded["train"], name, image_column, label_column)
@@ -62,6 +76,14 @@ def hub_splits(name: str, by_hand: str, image_column: str | None = None, label_c
     feature = parts["train"].features["label"]
     if not isinstance(feature, datasets.ClassLabel):
         raise ValueError(f"Column {columns[1]!r} of {name!r} has no class names: cast it to `datasets.ClassLabel`")
+    for split, part in parts.items():
+        if part.features["label"] != feature:
+            raise ValueError(f"The classes of split {split!r} of {name!r} are not those of `train`: number them alike")
+    if not found:
+        assert fraction is not None
+        kept, held = stratified_holdout(labels_of(parts["train"]), fraction, split_seed)
+        train, test = parts["train"].select(kept), parts["train"].select(held)
+        return Splits(train, None, test, tuple(feature.names), f"Hub data set {name}")
     validation = parts[found[1]] if len(found) > 1 else None
     return Splits(parts["train"], validation, parts[found[0]], tuple(feature.names), f"Hub data set {name}")
 

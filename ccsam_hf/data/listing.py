@@ -13,7 +13,6 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-
 _LINE = "<line>"
 
 

@@ -75,7 +75,7 @@ def test_bad_images_and_choices_are_refused(tmp_path):
     data = TransformedImages(dataset, CONFIG)
     with pytest.raises(ValueError, match=r"1.png \(image 1\) cannot be decoded .*skip_broken_images"):
         data[1]
-    with pytest.raises(ValueError, match="Unknown augmentation 'autoaugment_cutout' .*choose one of none, crop_flip"):
+    with pytest.raises(ValueError, match=r"Unknown augmentation 'autoaugment_cutout' .*choose one of none, crop_flip"):
         TransformedImages(dataset, CONFIG, augmentation="autoaugment_cutout")
     with pytest.raises(ValueError, match="No column 'img'; the columns are image, label"):
         TransformedImages(dataset, CONFIG, image_column="img")
