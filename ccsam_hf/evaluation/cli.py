@@ -1,6 +1,7 @@
 """The command line: a checkpoint and a benchmark in, every figure and a short table out."""
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,9 +12,10 @@ from accelerate import Accelerator
 from ccsam_hf.data import BENCHMARKS, Benchmark, load_benchmark
 from ccsam_hf.evaluation.compare import compare_predictions
 from ccsam_hf.evaluation.evaluate import OpenSet, evaluate_model
+from ccsam_hf.evaluation.figures import group_bars_figure
 from ccsam_hf.evaluation.open_images import load_open_images
 from ccsam_hf.evaluation.options import OPEN_SCORERS, EvaluationOptions, OpenSetOptions
-from ccsam_hf.evaluation.result import Evaluation, Predictions, write_json
+from ccsam_hf.evaluation.result import METRICS_FILE, Evaluation, Predictions, write_json
 from ccsam_hf.evaluation.table import paired_table, summary_table
 from ccsam_hf.inference import load_classifier
 from ccsam_hf.shots import ShotThresholds
@@ -38,12 +40,16 @@ def _data_options(group: Any) -> None:
     add("--list_dir")
     add("--hub_dataset")
     add("--imbalance_ratio", type=float)
-    add("--split_seed", type=int, default=0)
+    add("--split_seed", type=_seed, default=0, help="of the long-tailed draw; none: the first n of each class")
     add("--holdout", action="store_true", help="the benchmark with its hold-out, as the checkpoint was trained")
     add("--subset", action="store_true", help="accept sizes that differ from the benchmark's")
     add("--trust_remote_code", action="store_true")
     add("--batch_size", type=int, default=EvaluationOptions().batch_size)
     add("--num_workers", type=int, default=0)
+
+
+def _seed(text: str) -> int | None:
+    return None if text.lower() == "none" else int(text)
 
 
 def _figure_options(group: Any) -> None:
@@ -101,6 +107,13 @@ def main(arguments: Sequence[str] | None = None) -> Evaluation:
         accelerator=accelerator,
         image_column=benchmark.image_column,
         label_column=benchmark.label_column,
+        about={
+            "model": chosen.model,
+            "benchmark": chosen.benchmark,
+            "split": chosen.split,
+            "data": dict(benchmark.settings),
+            "open_dataset": chosen.open_dataset,
+        },
     )
     if accelerator.is_main_process:
         print(summary_table(evaluation.metrics))
@@ -168,3 +181,8 @@ def _compare(evaluation: Evaluation, chosen: argparse.Namespace) -> None:
     print(f"\nthis checkpoint - {chosen.compare_with}\n{paired_table(figures)}")
     plain = {name: None if figure is None else asdict(figure) for name, figure in figures.items()}
     write_json(Path(chosen.output_dir) / "comparison.json", {"with": chosen.compare_with, **plain})
+    theirs = Path(chosen.compare_with) / METRICS_FILE
+    if theirs.is_file():
+        names = ["/".join(Path(folder).parts[-2:]) for folder in (chosen.output_dir, chosen.compare_with)]
+        runs = {f"this: {names[0]}": evaluation.metrics, f"other: {names[1]}": json.loads(theirs.read_text())}
+        group_bars_figure(runs, Path(chosen.output_dir) / "figures" / "groups_compared")

@@ -1,6 +1,6 @@
 """`evaluate_model`: from a checkpoint and a split to every figure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ccsam_hf.evaluation.open_set import FittedScorers, HoldOut, fit_scorers, jo
 from ccsam_hf.evaluation.options import EvaluationOptions, OpenSetOptions
 from ccsam_hf.evaluation.passes import Collate, Columns, Runner
 from ccsam_hf.evaluation.result import Evaluation, Predictions
-from ccsam_hf.evaluation.subject import ModelSource, source_distribution, subject_of
+from ccsam_hf.evaluation.subject import ModelSource, OpenImages, source_distribution, subject_of
 from ccsam_hf.metrics.inputs import FloatArray
 from ccsam_hf.metrics.label_shift import prior_correction
 from ccsam_hf.metrics.per_class import group_confusion, per_class_table
@@ -55,11 +55,15 @@ class OpenSet:
                     "a hold-out without open images, tail_size and alpha the scorer openmax."
                 )
 
-    def mapped(self, function: Callable[[Any], Any]) -> "OpenSet":
-        """The same with every data set (or None) passed through a function."""
-        names = ("images", "training", "holdout", "open_holdout")
-        parts = (self.images, self.training, self.holdout, self.open_holdout)
-        return replace(self, **{name: function(part) for name, part in zip(names, parts, strict=True)})
+    def as_inputs(self, inputs: Callable[[Any], Any]) -> "OpenSet":
+        """The same with each data set as model inputs, open images labelled -1."""
+        return replace(
+            self,
+            images=OpenImages(inputs(self.images)),
+            training=None if self.training is None else inputs(self.training),
+            holdout=None if self.holdout is None else inputs(self.holdout),
+            open_holdout=None if self.open_holdout is None else OpenImages(inputs(self.open_holdout)),
+        )
 
 
 def evaluate_model(
@@ -75,6 +79,7 @@ def evaluate_model(
     image_column: str = "image",
     label_column: str = "label",
     collate: Collate = default_data_collator,
+    about: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Evaluate a classifier on a split, on as many processes as Accelerate was started with.
 
@@ -87,6 +92,7 @@ def evaluate_model(
         label_names: class names in the data set's label order, matched by name with the checkpoint's; by default
             those of the label column, where it has names.
         class_counts: training counts in the data set's label order; `config.class_counts` by default.
+        about: plain values to record (which model, which split).
         output_dir: where the main process writes metrics.json, per_class.csv, predictions.safetensors and figures/.
 
     Raises:
@@ -110,14 +116,14 @@ def evaluate_model(
     )
 
     def inputs(data: Any) -> Any:
-        return None if data is None else subject.inputs(data, image_column, label_column)
+        return subject.inputs(data, image_column, label_column)
 
-    prepared = None if open_set is None else open_set.mapped(inputs)
+    prepared = None if open_set is None else open_set.as_inputs(inputs)
     source = source_distribution(options.source_prior or subject.training_prior, counts)
     with runner:
         found = _run(runner, inputs(dataset), counts, options, prepared, source)
     shown = shown_names(subject.label_names, names, subject.num_classes)
-    evaluation = _evaluation(found, counts, shown, options, open_set)
+    evaluation = _evaluation(found, counts, shown, options, open_set, dict(about or {}))
     if output_dir is not None and accelerator.is_main_process:
         evaluation.save(output_dir)
         draw_figures(evaluation, Path(output_dir) / "figures")
@@ -153,10 +159,19 @@ def _run(
 
 
 def _evaluation(
-    found: _Found, counts: Tensor, names: list[str], options: EvaluationOptions, open_set: OpenSet | None
+    found: _Found,
+    counts: Tensor,
+    names: list[str],
+    options: EvaluationOptions,
+    open_set: OpenSet | None,
+    about: dict[str, Any],
 ) -> Evaluation:
     columns = found.columns
-    metrics = {"options": option_record(options), **closed_set_report(found.sums, columns, counts, options)}
+    metrics = {
+        "about": about,
+        "options": option_record(options),
+        **closed_set_report(found.sums, columns, counts, options),
+    }
     if open_set is not None:
         metrics["options"]["open_set"] = asdict(open_set.options)
         metrics["open_set"] = open_set_report(found.opened, counts, options.thresholds, open_set.options, found.holdout)

@@ -16,7 +16,7 @@ from ccsam_hf.shots import SHOT_GROUPS
 
 GROUP_MARKERS = {"many": "o", "medium": "s", "few": "^"}
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++")
-GREYS = ("0.25", "0.85", "0.55", "1.0", "0.7", "0.4")
+GREYS = ("0.7", "0.95", "0.45", "1.0", "0.8", "0.55")
 LINES = ("-", "--", ":", "-.")
 ROC_POINTS = 500
 
@@ -73,7 +73,8 @@ def group_bars_figure(runs: Mapping[str, Mapping[str, Any]], path: Path) -> None
                 axes.plot([place, place], interval, color="black", linewidth=1)
     axes.set_xticks(range(len(names)), ["all", *SHOT_GROUPS])
     axes.set(ylabel="accuracy", ylim=(0, 1))
-    axes.legend()
+    if len(runs) > 1:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1))
     _save(figure, path, {"thresholds": thresholds[0], "runs": data})
 
 

@@ -12,7 +12,6 @@ from ccsam_hf.evaluation.options import OpenSetOptions
 from ccsam_hf.evaluation.passes import BatchOutput, Columns, Runner
 from ccsam_hf.metrics.inputs import ArrayLike
 from ccsam_hf.metrics.open_set import (
-    OPEN,
     detection_figures,
     open_set_figures,
     threshold_for_f,
@@ -149,7 +148,7 @@ def choose_threshold(
     if holdout is None:
         if name in PROBABILITIES:
             return options.threshold, "fixed"
-        return None, "none: a fixed threshold means nothing for this score; pass a hold-out"
+        return None, "no threshold without a hold-out"
     if holdout.open is None:
         rule = f"accepts {options.holdout_recall:g} of the known hold-out images"
         return threshold_for_recall(holdout.known[score], options.holdout_recall), rule
@@ -159,6 +158,5 @@ def choose_threshold(
 
 
 def join_open(known: Columns, unknown: Columns) -> Columns:
-    """Known and open images in one table, open ones labelled -1."""
-    opened = {**unknown, "label": np.full_like(unknown["label"], OPEN)}
-    return {name: np.concatenate([known[name], opened[name]]) for name in opened}
+    """Known and open images (labelled -1) in one table of the columns that both have."""
+    return {name: np.concatenate([known[name], values]) for name, values in unknown.items()}

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from ccsam_hf.evaluation.labels import checkpoint_names
 from ccsam_hf.inference import Classifier, ImageTransform, load_classifier, open_image
 from ccsam_hf.metrics.inputs import FloatArray
+from ccsam_hf.metrics.open_set import OPEN
 
 ModelSource = PreTrainedModel | Classifier | str | os.PathLike[str]
 
@@ -51,7 +52,21 @@ class RawImages(Dataset[dict[str, Any]]):
                 f"The data have no column {self.image_column!r} among {', '.join(row)}; name image_column."
             )
         pixels = self.transform(open_image(row[self.image_column], index))
-        return {"pixel_values": pixels, "labels": int(row.get(self.label_column, -1))}
+        return {"pixel_values": pixels, "labels": int(row.get(self.label_column, OPEN))}
+
+
+class OpenImages(Dataset[dict[str, Any]]):
+    """Items of unknown classes: whatever label they bear becomes -1."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        inputs = {name: value for name, value in self.dataset[index].items() if name not in ("label", "labels")}
+        return {**inputs, "labels": OPEN}
 
 
 def subject_of(source: ModelSource, device: torch.device) -> Subject:

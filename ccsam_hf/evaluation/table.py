@@ -61,7 +61,7 @@ def _between(interval: tuple[float, float] | None) -> str:
 def _open_line(figures: Mapping[str, Any]) -> str:
     found = f"AUROC {percent(figures['auroc']).strip()}, FPR at 95 % TPR {percent(figures['fpr_at_95_tpr']).strip()}"
     if "threshold" not in figures:
-        return f"{found} (threshold: {figures['threshold_rule']})"
+        return f"{found}; {figures['threshold_rule']}"
     before, never = figures["f_measure_before_2020"], figures["f_measure_never_rejecting"]
     return (
         f"F {figures['f_measure']:.4f} (before 2020 {before:.4f}, never rejecting {never:.4f}) at "

@@ -10,7 +10,7 @@ from matplotlib import pyplot, rcParams
 from PIL import Image as PillowImage
 
 from ccsam_hf.data import load_benchmark
-from ccsam_hf.evaluation.cli import main
+from ccsam_hf.evaluation.cli import main, parser
 from ccsam_hf.evaluation.figures import group_bars_figure
 from ccsam_hf.evaluation.open_images import load_open_images
 from ccsam_hf.inference import load_classifier
@@ -72,6 +72,15 @@ def test_command(folder, open_folder, digits, tmp_path, capsys) -> None:
     comparison = json.loads((tmp_path / "more" / "comparison.json").read_text())
     difference = evaluation.metrics["closed_set"]["accuracy"] - plain["closed_set"]["accuracy"]
     assert comparison["accuracy"]["difference"] == pytest.approx(difference)
+    assert (tmp_path / "more" / "figures" / "groups_compared.png").exists()
+    assert plain["about"]["benchmark"] == "digits-lt"
+    assert plain["about"]["data"]["imbalance_ratio"] == 50
+
+
+def test_seed_none_takes_the_first_images() -> None:
+    required = ["--model", "m", "--benchmark", "cifar10-lt", "--output_dir", "o"]
+    assert parser().parse_args([*required, "--split_seed", "none"]).split_seed is None
+    assert parser().parse_args([*required, "--split_seed", "3"]).split_seed == 3
 
 
 def test_refused_commands(folder, tmp_path) -> None:

@@ -65,6 +65,16 @@ def test_thresholds_come_from_the_hold_out(tiny) -> None:
     assert figures["threshold_rule"] == "best f_measure on the hold-out"
 
 
+def test_labels_of_open_images_are_not_looked_at(tiny) -> None:
+    opened = tiny.data(5, 1)
+    foreign = [{"pixel_values": item["pixel_values"], "label": 4711} for item in opened]
+    figures = [
+        evaluate_model(tiny.model(), tiny.data(9), options=OPTIONS, open_set=OpenSet(images)).metrics
+        for images in (opened, foreign)
+    ]
+    assert figures[0] == figures[1]
+
+
 def test_refusals(tiny) -> None:
     opened = tiny.data(5, 1)
     open_set = OpenSet(opened, options=OpenSetOptions(("probability", "cosine", "openmax")))
