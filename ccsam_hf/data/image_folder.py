@@ -121,8 +121,8 @@ def class_folders(root: Path, at_least: int = 2) -> list[str]:
         raise ValueError(f"No permission to list {root}: change its mode") from error
     if len(names) < at_least:
         raise ValueError(
-            f"{root} has {len(names)} class folders, at least {at_least} are needed (one folder of images for each class, "
-            f"named like it, or `train` and `val` folders of them); {contents(root)}"
+            f"{root} has {len(names)} class folders, at least {at_least} are needed (one folder of images for "
+            f"each class, named like it, or `train` and `val` folders of them); {contents(root)}"
         )
     return names
 

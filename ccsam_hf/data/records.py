@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ccsam_hf.shots import ShotThresholds
@@ -81,25 +81,17 @@ _CIFAR10 = BenchmarkRecord(
     image_column="img",
     label_column="label",
 )
-_CIFAR100 = BenchmarkRecord(
+_CIFAR100 = replace(
+    _CIFAR10,
     name="cifar100-lt",
     title="CIFAR-100-LT",
-    family="cifar",
-    source="https://www.cs.toronto.edu/~kriz/cifar.html",
     hub_dataset="uoft-cs/cifar100",
-    licence="No licence is stated at the source; free for research with citation.",
-    citation=f"{_CIFAR_CITATION} {_CIFAR_SPLIT}",
     num_classes=100,
     class_size=500,
-    test_size=10_000,
     largest_class=500,
     smallest_class=5,
-    imbalance_ratio=100,
-    input_size=(3, 32, 32),
     mean=(0.5071, 0.4865, 0.4409),
     std=(0.2673, 0.2564, 0.2762),
-    crop_pct=1.0,
-    image_column="img",
     label_column="fine_label",
 )
 _IMAGENET = BenchmarkRecord(
@@ -117,19 +109,17 @@ _IMAGENET = BenchmarkRecord(
     smallest_class=5,
     files={"train": "ImageNet_LT_train.txt", "validation": "ImageNet_LT_val.txt", "test": "ImageNet_LT_test.txt"},
 )
-_PLACES = BenchmarkRecord(
+_PLACES = replace(
+    _IMAGENET,
     name="places-lt",
     title="Places-LT",
-    family="lists",
     source="Lists: https://github.com/zhmiao/OpenLongTailRecognition-OLTR; images: http://places2.csail.mit.edu",
     licence="Places365: images for non-commercial research and education under the source's terms.",
-    citation=_OLTR_CITATION,
     num_classes=365,
     train_size=62_500,
     validation_size=7_300,
     test_size=36_500,
     largest_class=4980,
-    smallest_class=5,
     files={"train": "Places_LT_train.txt", "validation": "Places_LT_val.txt", "test": "Places_LT_test.txt"},
 )
 _INATURALIST = BenchmarkRecord(

@@ -1,5 +1,8 @@
+import functools
+import http.server
 import json
 import re
+import threading
 
 import datasets
 import numpy as np
@@ -275,6 +278,32 @@ def test_missing_files_are_found_folder_by_folder(tmp_path):
     (tmp_path / images.paths[3]).unlink()
     (tmp_path / images.paths[0]).unlink()
     assert missing_files(images).tolist() == [0, 3]
+
+
+@pytest.fixture
+def served(tmp_path):
+    """Address of a local server of the files in `tmp_path / "served"`."""
+    (tmp_path / "served").mkdir()
+    handler = functools.partial(Quiet, directory=str(tmp_path / "served"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_args):
+        pass
+
+
+def test_lists_are_downloaded_once_from_an_address(tmp_path, served, monkeypatch):
+    monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", tmp_path / "cache")
+    write_places(tmp_path, [4, 2])
+    with pytest.raises(ValueError, match=r"The list .*/Places_LT_train.txt could not be downloaded .* as `list_dir`"):
+        places(tmp_path, list_dir=served)
+    for file in tmp_path.glob("*.txt"):
+        file.rename(tmp_path / "served" / file.name)
+    assert places(tmp_path, list_dir=served).class_counts.tolist() == [4, 2]
 
 
 def test_empty_lines_keep_the_numbers_of_the_others(tmp_path):
