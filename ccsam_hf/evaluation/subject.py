@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
@@ -73,6 +73,11 @@ def subject_of(source: ModelSource, device: torch.device) -> Subject:
     """The subject behind a model, a loaded classifier, or a folder or Hub id."""
     if isinstance(source, PreTrainedModel):
         return _of_model(source)
+    if isinstance(source, nn.Module):
+        raise ValueError(
+            f"{type(source).__name__} is not a transformers model; pass a folder, a PreTrainedModel (of a PEFT model "
+            "merge_and_unload(), of a wrapped model the one inside), or what load_classifier returns."
+        )
     classifier = source if isinstance(source, Classifier) else load_classifier(source, device=device)
     classes = len(classifier.label_names)
     names = checkpoint_names(dict(enumerate(classifier.label_names)), classes)

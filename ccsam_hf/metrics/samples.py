@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ccsam_hf.metrics.inputs import checked_logits
@@ -50,6 +51,6 @@ def sample_statistics(logits: Tensor, labels: Tensor) -> SampleStatistics:
 def rank_of_label(scores: Tensor, labels: Tensor) -> Tensor:
     """How many classes come before the true one, [B]; among equal scores the lower index comes first, as in argmax."""
     own = scores.gather(1, labels[:, None])
-    index = labels.new_tensor(range(scores.shape[1]))
+    index = torch.arange(scores.shape[1], device=labels.device)
     earlier_tie = (scores == own) & (index < labels[:, None])
     return ((scores > own) | earlier_tie).sum(dim=1)

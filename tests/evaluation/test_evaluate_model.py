@@ -159,6 +159,11 @@ def test_bad_data(tiny) -> None:
         evaluate_model(model, tiny.data(3), options=options())
 
 
+def test_other_modules_are_refused(tiny) -> None:
+    with pytest.raises(ValueError, match="Linear is not a transformers model"):
+        evaluate_model(tiny.model().head, tiny.data(3), options=options())
+
+
 def test_missing_counts_are_asked_for(tiny) -> None:
     with pytest.raises(ValueError, match="pass class_counts"):
         evaluate_model(tiny.model(counts=None), tiny.data(3), options=options())
