@@ -67,7 +67,13 @@ class Subject:
         """Name of the linear layer whose output is the logits."""
         argument = next(iter(inspect.signature(self.model.forward).parameters))
         batch = {argument: self.batch(torch.arange(min(4, len(self.labels))))}
-        return find_classifier(self.model, batch).name
+        try:
+            return find_classifier(self.model, batch).name
+        except ValueError as error:
+            raise ValueError(
+                f"{error} Or leave classifier out of --scopes and set --radius_scope last_stage (or all), which need no "
+                "linear classifier."
+            ) from error
 
     @cached_property
     def statistics(self) -> dict[str, Tensor]:

@@ -179,5 +179,15 @@ def test_what_cannot_be_analysed_is_refused(net, images, groups):
         Subject(net.half(), pixels, labels, groups)
     with pytest.raises(ValueError, match="--recalibrate_bn has no effect"):
         Subject(nn.Linear(3, 3), pixels, labels, groups, recalibrate=True)
+
+    class Scaled(type(net)):
+        def forward(self, pixel_values):
+            return 2 * super().forward(pixel_values)
+
+    with untouched(scaled := Scaled().double()):
+        subject = Subject(scaled, pixels, labels, groups)
+        assert subject.objective("last_stage").losses(subject.objective("all").start[-35:]).isfinite().all()
+        with pytest.raises(ValueError, match="leave classifier out of --scopes"):
+            subject.objective("classifier")
     with pytest.raises(ValueError, match="no logits"):
         logits_of({"logits": torch.zeros(2, 3, 4)})

@@ -11,7 +11,11 @@ from ccsam_hf.analysis import AnalysisSettings, Checkpoint, LabelledSplit, Sizes
 from ccsam_hf.analysis.budget import LADDER, choose_plan, expected_seconds
 from ccsam_hf.analysis.cli import check_counts, run_folders
 from ccsam_hf.analysis.figures import contour_figure, numbers
+from ccsam_hf.analysis.groups import group_weights
+from ccsam_hf.analysis.guard import untouched
+from ccsam_hf.analysis.parts import bound_part, noise_part
 from ccsam_hf.analysis.store import PartStore, fingerprint, plain
+from ccsam_hf.analysis.subject import Subject
 from ccsam_hf.shots import ShotThresholds
 
 SIZES = Sizes(samples=12, few_samples=9, levels=3, seeds=2, grid=3, steps=3, probes=2, ascent_steps=2)
@@ -41,15 +45,16 @@ def split():
 def test_a_full_analysis_leaves_data_figures_and_report(checkpoint, split, net, tmp_path):
     before = copy.deepcopy(net.state_dict())
     other = replace(checkpoint, label="other", load=checkpoint.run[0][1], run=())
-    report = analyse([checkpoint, other], split, tmp_path, SETTINGS, SIZES)
+    settings = replace(SETTINGS, scopes=("classifier", "all"), directions=("random",))
+    report = analyse([checkpoint, other], split, tmp_path, settings, SIZES)
     text = report.read_text(encoding="utf-8")
     for figure in tmp_path.glob("figures/*.png"):
         assert f"figures/{figure.name}" in text
-    assert len(list(tmp_path.glob("figures/*.png"))) == 14
+    assert len(list(tmp_path.glob("figures/*.png"))) == 10
     stems = {path.name.rsplit("-", 1)[0] for path in tmp_path.glob("data/net/*.json")}
     assert stems == {
-        *(f"noise-{s}-{d}" for s in ("classifier", "last_stage", "all") for d in ("random", "gradient")),
-        *("landscape", "path", "radii", "radii-history", "bound", "curvature", "sharpness"),
+        *("noise-classifier-random", "noise-all-random", "landscape", "path"),
+        *("radii", "radii-history", "bound", "curvature", "sharpness"),
     }
     assert "own evaluation statistics" in text
     assert "with constants as printed" in text.lower()
@@ -65,14 +70,13 @@ def test_a_full_analysis_leaves_data_figures_and_report(checkpoint, split, net, 
 def test_finished_parts_are_taken_from_the_folder(checkpoint, split, tmp_path, monkeypatch):
     from ccsam_hf.analysis import parts
 
-    settings = replace(SETTINGS, parts=("radii", "sharpness"))
+    settings = replace(SETTINGS, parts=("sharpness",))
     analyse([checkpoint], split, tmp_path, settings, SIZES)
     first = {path: path.read_text() for path in tmp_path.glob("data/net/*.json")}
 
     def fail(*args):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(parts, "radii_part", fail)
     monkeypatch.setattr(parts, "sharpness_part", fail)
     analyse([checkpoint], split, tmp_path, settings, SIZES)
     assert first == {path: path.read_text() for path in tmp_path.glob("data/net/*.json")}
@@ -162,3 +166,29 @@ def test_bad_requests_are_refused(checkpoint, split, tmp_path):
         analyse([checkpoint], split, tmp_path, replace(asked, groups=("few",)), SIZES)
     with pytest.raises(ValueError, match="a path needs 3"):
         run_folders(tmp_path)
+
+
+@pytest.mark.parametrize("scope", ["classifier", "last_stage"])
+def test_worst_curves_follow_each_groups_own_gradient(net, images, scope):
+    pixels, _ = images
+    with untouched(net):
+        weights = group_weights(LABELS, COUNTS, COUNTS, SETTINGS.thresholds)
+        subject = Subject(net, pixels, LABELS, weights)
+        result = noise_part(subject, scope, "gradient", SETTINGS, SIZES)
+        objective = subject.objective(scope)
+        for name, group in weights.items():
+            gradient = objective.gradient(group)
+            theta = objective.start + 0.05 * objective.start.norm() * gradient / gradient.norm()
+            expected = float(group @ objective.losses(theta).double())
+            assert float(result["losses"]["local"][name][-1, 0]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_certified_bound_needs_every_training_sample(net, images):
+    pixels, _ = images
+    with untouched(net):
+        weights = group_weights(LABELS, COUNTS, COUNTS, SETTINGS.thresholds)
+        whole = bound_part(Subject(net, pixels, LABELS, weights), SETTINGS, COUNTS)
+        assert all(0 < value <= 1 for value in whole["certified"]["bound"].tolist())
+        assert whole["overall"]["value"] > whole["overall"]["loss"]
+        part = bound_part(Subject(net, pixels, LABELS, weights), SETTINGS, COUNTS * 2)
+        assert "raise --samples" in part["certified"]["reason"]
