@@ -41,10 +41,10 @@ def main(defaults: Mapping[str, Mapping[str, Any]], argv: Sequence[str] | None =
 def run_experiment(settings: Settings) -> dict[str, Any]:
     """Control (if asked for), stage 1 and stage 2 on one benchmark; returns the figures of each by its name.
 
-    ``output_dir`` receives a folder for each stage's checkpoints, ``model/`` (the last stage's network with its
-    preprocessing, loadable by timm, transformers and `load_classifier`), ``metrics.json`` and ``groups.png``, which
-    shows the stages side by side; in ``model/`` lie the last stage's metrics, per-class CSV and figures. Every figure
-    is that of the last epoch. With ``--resume_from_checkpoint true`` each stage goes on from its last checkpoint.
+    ``output_dir`` receives a folder for each stage (its checkpoints, and the network it ended with as ``model/``),
+    ``model/`` (the last stage's network with its preprocessing, loadable by timm, transformers and
+    `load_classifier`, beside its metrics, per-class CSV and figures), ``metrics.json`` and ``groups.png``, which shows
+    the stages side by side. Every figure is that of the last epoch. With ``--resume_from_checkpoint true`` each stage goes on from its last checkpoint.
     """
     folder = Path(str(settings.stage1.output_dir))
     data = settings.benchmark.load()
@@ -62,6 +62,8 @@ def run_experiment(settings: Settings) -> dict[str, Any]:
         _train(trainer)
         times[name] = time.perf_counter() - started
         evaluations[name] = _evaluate(trainer, settings, data)
+        if main_process:
+            trainer.model.save_pretrained(Path(str(trainer.args.output_dir)) / "model")
 
     if settings.benchmark.control:
         stage(CONTROL, _stage1_trainer(settings, data, new_model(settings, data), _as_control(settings.stage1)))
