@@ -71,7 +71,7 @@ class Subject:
             return find_classifier(self.model, batch).name
         except ValueError as error:
             raise ValueError(
-                f"{error} Or leave classifier out of --scopes and set --radius_scope last_stage (or all), which need no "
+                f"{error} Or leave classifier out of --scopes and set --radius_scope last_stage or all, which need no "
                 "linear classifier."
             ) from error
 
