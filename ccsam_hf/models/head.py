@@ -1,4 +1,4 @@
-"""Find the linear classifier inside a model by running it, and tap the features that enter it."""
+"""Find the classifier inside a model by running it, and tap the features that enter it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,8 +7,9 @@ from typing import Any, Self
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from torch import Tensor
+
+from .heads import Head
 
 # Largest difference, relative to the largest logit, between two orders of summation in the type of the product.
 # float32 leaves room for TF32, which GPUs use for float32 matrices.
@@ -17,15 +18,23 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 5e-3, torch.float16: 2e-2, torc
 
 @dataclass(frozen=True)
 class ClassifierHead:
-    """The linear layer whose output is the model's logits, and its name in `model.named_modules()`."""
+    """The layer whose output is the model's logits, and its name in `model.named_modules()`.
+
+    Whoever computes with `module.weight` itself must look at `kind` first; `module.forward(z)` works for every kind.
+    """
 
     name: str
-    module: nn.Linear
+    module: nn.Linear | Head
+
+    @property
+    def kind(self) -> str:
+        """"linear", or the key of `HEADS` under which `replace_classifier` put the layer there."""
+        return self.module.kind if isinstance(self.module, Head) else "linear"
 
 
 @dataclass
 class _Calls:
-    """What one `nn.Linear` was given and returned in one forward pass: the last call, and how many there were."""
+    """What one `nn.Linear` or `Head` was given and returned in one forward pass: the last call, and how many there were."""
 
     inputs: Tensor
     outputs: Tensor
@@ -33,10 +42,11 @@ class _Calls:
 
 
 def find_classifier(model: nn.Module, batch: Mapping[str, Any]) -> ClassifierHead:
-    """The one `nn.Linear` whose output is the model's logits, found by running the model on a batch.
+    """The one `nn.Linear` (or replaced classifier) whose output is the model's logits, found by running the model.
 
     It is called once per forward pass, has as many outputs as the logits have columns, W z + b of its input z equals
-    the logits both in evaluation and in training mode, and what is added to its output is added to the logits.
+    the logits both in evaluation and in training mode, and what is added to its output is added to the logits. For a
+    classifier that `replace_classifier` put there, its own function of z takes the place of W z + b.
 
     The model is run twice without gradients and left as it was: buffers (bitwise), training flags, and the torch
     random states of the CPU and of the model's GPU. With PEFT, the active copy of a head in `modules_to_save` is found.
@@ -112,14 +122,14 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 def _run(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, _Calls]]:
-    """Logits [B, C], and the calls of every `nn.Linear` that returned a matrix.
+    """Logits [B, C], and the calls of every `nn.Linear` and `Head` that returned a matrix.
 
     Layers that work on tokens return more dimensions; not keeping those saves the activations' memory.
     """
     calls: dict[str, _Calls] = {}
     handles = []
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear | Head):
             handles.append(module.register_forward_hook(_recorder(calls, name)))
     try:
         return _logits(model(**batch)), calls
@@ -162,7 +172,7 @@ def _matching_head(model: nn.Module, logits: Tensor, calls: dict[str, _Calls]) -
     if as_wide[name].count > 1:
         raise ValueError(f"The classifier {name!r} runs {as_wide[name].count} times in a forward pass, not once.")
     module = modules[name]
-    assert isinstance(module, nn.Linear)
+    assert isinstance(module, nn.Linear | Head)
     return ClassifierHead(name, module)
 
 
@@ -183,8 +193,10 @@ def _reason(model: nn.Module, num_classes: int, as_wide: list[str], heads: list[
 
 
 def _reproduces(module: nn.Module, call: _Calls, logits: Tensor, shift: Tensor | None = None) -> bool:
-    assert isinstance(module, nn.Linear)
-    product = F.linear(call.inputs.to(module.weight.dtype), module.weight, module.bias)
+    assert isinstance(module, nn.Linear | Head)
+    # Not the call itself, which would run the hooks of adapters and of this module again.
+    forward = nn.Linear.forward if isinstance(module, nn.Linear) else type(module).forward
+    product = forward(module, call.inputs.to(module.weight.dtype))
     expected = product.double() if shift is None else product.double() + shift.double()
     coarser = max(TOLERANCE[call.outputs.dtype], TOLERANCE[logits.dtype])
     return bool((expected - logits.double()).abs().max() <= coarser * expected.abs().max())
