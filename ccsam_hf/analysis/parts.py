@@ -17,10 +17,16 @@ from ccsam_hf.analysis.groups import ALL
 from ccsam_hf.analysis.landscape import filter_normalised, grid_axis, landscape
 from ccsam_hf.analysis.noise import classifier_noise_losses, noise_losses, noise_ratios, worst_directions
 from ccsam_hf.analysis.objective import Objective, unit_directions
-from ccsam_hf.analysis.radii import class_gradient_norms, few_over_many, rank_correlation
+from ccsam_hf.analysis.radii import (
+    Loss,
+    class_gradient_norms,
+    few_over_many,
+    linear_class_gradient_norms,
+    rank_correlation,
+)
 from ccsam_hf.analysis.settings import AnalysisSettings, Sizes
 from ccsam_hf.analysis.sharpness import sam_sharpness
-from ccsam_hf.analysis.subject import Subject, wrong_probability
+from ccsam_hf.analysis.subject import Subject, cross_entropy, wrong_probability
 from ccsam_hf.perturbation.radius import characteristic_radius
 
 # 25 levels in each of the two ranges and 5 directions: the features make more of them almost free.
@@ -56,9 +62,7 @@ def _curves(subject: Subject, scope: str, objective: Objective, ratios: Tensor, 
     """[R, S, G] by whichever way is the cheaper."""
     if scope != "classifier":
         return noise_losses(objective, ratios, units)
-    layer = subject.model.get_submodule(subject.classifier)
-    assert isinstance(layer, torch.nn.Linear)
-    labels = subject.labels.to(subject.device)
+    layer, labels = subject.head, subject.labels.to(subject.device)
     return classifier_noise_losses(subject.features, labels, layer.weight, layer.bias, objective.groups, ratios, units)
 
 
@@ -106,7 +110,7 @@ def _surfaces(surface: Tensor, objective: Objective) -> dict[str, Any]:
 def radii_part(subject: Subject, settings: AnalysisSettings, class_counts: Tensor) -> dict[str, Any]:
     """Class gradient norms, ρ_c (Eq. 8) and ‖ε_c‖/‖w‖ = √k ρ_c/‖w‖ (Eq. 9), for the classes with samples."""
     objective = subject.objective(settings.radius_scope)
-    losses, norms = class_gradient_norms(objective, subject.labels, len(class_counts))
+    losses, norms = _class_gradients(subject, objective, settings, cross_entropy, len(class_counts))
     radii = characteristic_radius(objective.weight_norm, norms, objective.num_parameters, class_counts.double())
     relative = objective.num_parameters**0.5 * radii / objective.weight_norm
     masks = settings.thresholds.masks(class_counts)
@@ -127,10 +131,20 @@ def radii_part(subject: Subject, settings: AnalysisSettings, class_counts: Tenso
     }
 
 
+def _class_gradients(
+    subject: Subject, objective: Objective, settings: AnalysisSettings, loss: Loss, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Mean losses and gradient norms of the classes by whichever way is the cheaper."""
+    if settings.radius_scope != "classifier":
+        return class_gradient_norms(objective, subject.labels, num_classes)
+    labels, layer = subject.labels.to(subject.device), subject.head
+    return linear_class_gradient_norms(subject.features, labels, layer.weight, layer.bias, loss, num_classes)
+
+
 def bound_part(subject: Subject, settings: AnalysisSettings, class_counts: Tensor) -> dict[str, Any]:
     """The bound as printed, per class (Eq. 7) and overall (Eq. 5), and the certified bound, with 1 − p(label)."""
     objective = subject.objective(settings.radius_scope, wrong_probability)
-    losses, norms = class_gradient_norms(objective, subject.labels, len(class_counts))
+    losses, norms = _class_gradients(subject, objective, settings, wrong_probability, len(class_counts))
     known = losses.isfinite() & (class_counts > 0)
     weights = objective.groups[ALL]
     overall_loss = objective.group_losses(objective.start)[list(objective.groups).index(ALL)].cpu()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from ccsam_hf.analysis.objective import Objective
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def class_gradient_norms(objective: Objective, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -21,6 +26,28 @@ def class_gradient_norms(objective: Objective, labels: Tensor, num_classes: int)
             means[label] = losses[inside].mean()
             weights = (inside.double() / inside.sum()).to(objective.start.device)
             norms[label] = objective.gradient(weights).double().norm()
+    return means, norms
+
+
+def linear_class_gradient_norms(
+    features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None, loss: Loss, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """`class_gradient_norms` of a linear classifier without ever forming a gradient of C x d numbers.
+
+    ‖g_c‖² = m⁻² Σ_ij ⟨δ_i, δ_j⟩ (⟨z_i, z_j⟩ + [bias]) over the m samples of class c, δ_i = ∂l_i/∂logits_i.
+    """
+    means = torch.full((num_classes,), torch.nan, dtype=torch.float64)
+    norms = means.clone()
+    for label in labels.unique().tolist():
+        inside = labels == label
+        inputs = features[inside].double()
+        shift = None if bias is None else bias.double()
+        logits = F.linear(inputs, weight.double(), shift).detach().requires_grad_()
+        losses = loss(logits, labels[inside])
+        (residuals,) = torch.autograd.grad(losses.sum(), logits)
+        gram = inputs @ inputs.T + (bias is not None)
+        means[label] = losses.detach().mean()
+        norms[label] = ((residuals @ residuals.T) * gram).sum().clamp(min=0).sqrt() / len(inputs)
     return means, norms
 
 

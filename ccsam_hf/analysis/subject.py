@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ccsam_hf.analysis.guard import batch_norms, estimated_statistics
 from ccsam_hf.analysis.objective import Objective, SampleLosses, flatten, unflatten
+from ccsam_hf.analysis.radii import Loss
 from ccsam_hf.analysis.scopes import scope_names
 from ccsam_hf.models import FeatureTap, find_classifier
 
@@ -27,9 +28,6 @@ def wrong_probability(logits: Tensor, labels: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """−log p(label), [B]."""
     return F.cross_entropy(logits, labels, reduction="none")
-
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -100,6 +98,13 @@ class Subject:
                 functional_call(self.model, self.statistics, (self.batch(index),))
                 captured.append(tap.features)
         return torch.cat(captured)
+
+    @property
+    def head(self) -> nn.Linear:
+        """The linear classifier."""
+        layer = self.model.get_submodule(self.classifier)
+        assert isinstance(layer, nn.Linear)
+        return layer
 
     def objective(self, scope: str, loss: Loss = cross_entropy) -> Objective:
         """The mean losses as a function of the scope's weights; the classifier's runs on `features`."""

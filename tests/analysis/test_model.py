@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from ccsam_hf.analysis.guard import estimated_statistics, untouched
 from ccsam_hf.analysis.objective import unflatten, unit_directions
+from ccsam_hf.analysis.radii import class_gradient_norms, linear_class_gradient_norms
 from ccsam_hf.analysis.scopes import find_last_stage, scope_names
-from ccsam_hf.analysis.subject import Subject, logits_of, wrong_probability
+from ccsam_hf.analysis.subject import Subject, cross_entropy, logits_of, wrong_probability
 
 
 @pytest.fixture
@@ -165,6 +166,18 @@ def test_transformers_models_work_with_every_scope():
         finite = (gradients[0] - gradients[1]) / (2 * step)
         product = objective.hessian_vector(objective.groups["all"], vector)
         torch.testing.assert_close(product, finite, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, wrong_probability])
+def test_linear_class_gradients_equal_autograd(net, images, groups, loss):
+    pixels, labels = images
+    with untouched(net):
+        subject = Subject(net, pixels, labels, groups)
+        objective = subject.objective("classifier", loss)
+        expected = class_gradient_norms(objective, labels, 4)
+        layer = subject.head
+        found = linear_class_gradient_norms(subject.features, labels, layer.weight, layer.bias, loss, 4)
+    torch.testing.assert_close(found, expected, equal_nan=True)
 
 
 def test_wrong_probability_keeps_its_precision_near_zero():
