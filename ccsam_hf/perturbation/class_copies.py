@@ -44,7 +44,8 @@ class ClassCopies:
 
     A layer enters with its parameters as torch functions receive them, so tied weights and modules called twice are
     right too. Refused with a ValueError: functions that are not known to act on each sample apart, inputs whose first
-    dimension is not the batch, autocast, parameters that the pass never used, SyncBatchNorm.
+    dimension is not the batch, autocast, parameters that the pass never used, SyncBatchNorm. Not for use with gradient
+    checkpointing, which computes layers again outside of the pass.
     """
 
     def __init__(
@@ -70,6 +71,11 @@ class ClassCopies:
     def clean(self) -> Iterator[None]:
         """Run the ordinary forward pass inside, once."""
         assert self._prefix is None, "one ClassCopies serves one batch"
+        if not torch.is_grad_enabled():
+            raise ValueError(
+                "Class copies need the gradient of the clean pass: run it outside torch.no_grad, and without "
+                "gradient checkpointing."
+            )
         self._prefix = Prefix(RandomState.capture(self._tape.device))
         run = CleanPass(self._tape, self._prefix)
         with torch.compiler.set_stance("force_eager"), run:

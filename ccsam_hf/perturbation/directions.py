@@ -21,7 +21,7 @@ def inverse_or_zero(norm: Tensor) -> Tensor:
 def gradient_step(gradients: GroupGradients, lengths: Tensor) -> AlongGradient:
     """ε_c = ‖ε_c‖ g_c/‖g_c‖ (Eq. 9), the norm over all perturbed parameters; ``lengths`` ‖ε_c‖ is [G]."""
     norms = gradients.norms()
-    scale = lengths[gradients.layout.present] * inverse_or_zero(joint_norm(norms))
+    scale = gradients.layout.of_present(lengths) * inverse_or_zero(joint_norm(norms))
     return AlongGradient(gradients, dict.fromkeys(norms, scale))
 
 
@@ -29,7 +29,7 @@ def layerwise_step(gradients: GroupGradients, rule: Callable[[str, Tensor], Tens
     """ε_c of each parameter tensor by itself: ‖ε_cp‖ g_cp/‖g_cp‖ with ‖ε_cp‖ = ``rule(name, ‖g_cp‖ [G])`` [G]."""
     layout = gradients.layout
     scales = {
-        name: rule(name, layout.spread(norm))[layout.present] * inverse_or_zero(norm)
+        name: layout.of_present(rule(name, layout.spread(norm))) * inverse_or_zero(norm)
         for name, norm in gradients.norms().items()
     }
     return AlongGradient(gradients, scales)
@@ -48,7 +48,7 @@ def adaptive_norms(gradients: GroupGradients, metric: Mapping[str, Tensor]) -> T
 def adaptive_step(gradients: GroupGradients, metric: Mapping[str, Tensor], radii: Tensor) -> AlongGradient:
     """ε_c = ρ_c T² g_c / ‖T g_c‖, the maximiser of ⟨g_c, ε⟩ under ‖T⁻¹ ε‖ ≤ ρ_c; ``radii`` ρ_c is [G]."""
     norms = gradients.norms(metric)
-    scale = radii[gradients.layout.present] * inverse_or_zero(joint_norm(norms))
+    scale = gradients.layout.of_present(radii) * inverse_or_zero(joint_norm(norms))
     squared = {name: t.square() for name, t in metric.items()}
     return AlongGradient(gradients, dict.fromkeys(norms, scale), squared)
 
@@ -64,7 +64,7 @@ def gaussian_step(
         drawn = torch.randn(len(order), *p.shape, generator=generator, dtype=p.dtype, device=p.device)
         noise[name] = torch.empty_like(drawn).index_copy_(0, order, drawn)
     norm = joint_norm({name: torch.linalg.vector_norm(v.flatten(1), dim=1) for name, v in noise.items()})
-    scale = lengths[layout.present].to(norm.dtype) / norm
+    scale = layout.of_present(lengths).to(norm.dtype) / norm
     return Fixed(layout, {name: v * scale.view(-1, *[1] * (v.dim() - 1)) for name, v in noise.items()})
 
 

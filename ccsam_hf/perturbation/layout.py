@@ -32,9 +32,9 @@ class GroupLayout:
     """A batch of B samples sorted by the size of their group, then by group.
 
     ``order`` [B] sorts the batch (``sorted_batch``), ``present`` [P] are the groups in their new order, ``member`` [B]
-    the position in ``present`` of each sorted sample's group, ``sizes`` [P] the samples of each. ``segments`` cover
-    the sorted batch: groups of equal size are neighbours, so that no product needs padding, and a batch of B
-    samples has at most √(2B) sizes.
+    the position in ``present`` of each sorted sample's group, ``sizes`` [P] the samples of each, ``active`` [G] the
+    groups that are perturbed at all. ``segments`` cover the sorted batch: groups of equal size are neighbours, so that
+    no product needs padding, and a batch of B samples has at most √(2B) sizes.
     """
 
     order: Tensor
@@ -42,7 +42,7 @@ class GroupLayout:
     member: Tensor
     sizes: Tensor
     segments: tuple[Segment, ...]
-    number: int
+    active: Tensor
 
     @classmethod
     def of(cls, groups: Groups, max_copies: int | None = None) -> GroupLayout:
@@ -59,7 +59,7 @@ class GroupLayout:
         member = rank[groups.index]
         order = member.argsort(stable=True)
         segments = _segments(sizes[present].tolist(), max_copies)
-        return cls(order, present, member[order], sizes[present], segments, groups.number)
+        return cls(order, present, member[order], sizes[present], segments, groups.active)
 
     @classmethod
     def one_by_one(cls, groups: Groups, absent_too: bool = False) -> GroupLayout:
@@ -73,7 +73,7 @@ class GroupLayout:
         segments = tuple(Segment(slice(0, 0), slice(k, k + 1), n) for k, n in enumerate(sizes[present].tolist()))
         order = torch.arange(len(groups.index), device=groups.index.device)
         rank = torch.zeros_like(sizes).scatter_(0, present, torch.arange(len(present), device=present.device))
-        return cls(order, present, rank[groups.index], sizes[present], segments, groups.number)
+        return cls(order, present, rank[groups.index], sizes[present], segments, groups.active)
 
     @property
     def batch_size(self) -> int:
@@ -81,17 +81,12 @@ class GroupLayout:
 
     def spread(self, per_group: Tensor) -> Tensor:
         """Values of the present groups [P, ...] on all groups [G, ...], 0 for groups that are absent."""
-        full = per_group.new_zeros(self.number, *per_group.shape[1:])
+        full = per_group.new_zeros(len(self.active), *per_group.shape[1:])
         return full.index_copy(0, self.present, per_group)
 
-    def group_sums(self, per_sample: Tensor) -> Tensor:
-        """Sums over each present group of values of the sorted samples: [B, ...] to [P, ...]."""
-        parts = [
-            rows if s.size == 1 else rows.unflatten(0, (s.number, s.size)).sum(1)
-            for s in self.segments
-            for rows in (per_sample[s.samples],)
-        ]
-        return torch.cat(parts)
+    def of_present(self, lengths: Tensor) -> Tensor:
+        """Lengths of all groups [G] for the present ones [P], 0 for groups that are not perturbed."""
+        return torch.where(self.active, lengths, 0)[self.present]
 
     def sorted_batch(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs with every tensor of leading dimension B in the layout's order; the rest as it is."""

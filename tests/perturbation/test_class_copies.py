@@ -337,6 +337,22 @@ def test_refuses_synchronised_batch_norm() -> None:
         run_both(nn.Sequential(nn.Flatten(), nn.SyncBatchNorm(192), nn.Linear(192, 5)), "2")
 
 
+def test_refuses_a_pass_without_gradients() -> None:
+    with pytest.raises(ValueError, match=r"outside torch\.no_grad"), torch.no_grad():
+        run_both(WithDropout(), "body")
+
+
+def test_groups_that_are_not_perturbed_keep_their_weights() -> None:
+    model, x, y = case("vit")
+    parameters = dict(model.named_parameters())
+    active = torch.tensor([True, False, True, False, True])
+    groups = Groups(y, torch.ones(CLASSES, dtype=torch.long), active)
+    expected = reference_step(model, parameters, x, y, groups, LENGTHS * active)
+    got = copies_step(model, parameters, x, y, groups, LENGTHS)
+    assert_same(got[:2], expected[:2])
+    assert_same(got[2], expected[2])
+
+
 def test_refuses_reduced_losses() -> None:
     x, y = batch()
     model = WithDropout().double()

@@ -24,11 +24,12 @@ def test_segments_cover_the_sorted_batch_with_groups_of_one_size(index: list[int
         assert layout.sizes[s.groups].tolist() == [s.size] * s.number
 
 
-def test_group_sums_and_spread() -> None:
+def test_spread_and_of_present_go_between_all_groups_and_the_present_ones() -> None:
     layout = GroupLayout.of(groups([4, 1, 4, 0, 1, 5, 4]))
-    values = torch.tensor([1.0, 10, 2, 100, 20, 1000, 4])
-    sums = layout.spread(layout.group_sums(values[layout.order]))
-    assert sums.tolist() == [100, 30, 0, 0, 7, 1000]
+    values = torch.tensor([1.0, 10, 100, 1000, 10000, 100000])
+    assert layout.spread(layout.of_present(values)).tolist() == [1, 10, 0, 0, 10000, 100000]
+    halved = Groups(torch.tensor([4, 1]), torch.ones(6, dtype=torch.long), torch.arange(6) > 2)
+    assert GroupLayout.of(halved).of_present(values).sum() == 10000
 
 
 def test_sorted_batch_moves_samples_and_leaves_the_rest() -> None:
