@@ -21,7 +21,7 @@ from ..losses import LongTailedLoss, Target, build_loss, reduce_losses
 from ..metrics import LongTailMetrics, predicted_classes
 from ..models import ClassifierHead, FeatureTap, find_classifier
 from .arguments import LongTailedTrainingArguments
-from .checks import check_trainer, readable_labels, resolve_class_counts
+from .checks import check_head, check_trainer, readable_labels, resolve_class_counts
 from .meters import ScalarMeter
 from .sample_loss import SampleLoss
 from .schedule import milestone_factor
@@ -127,6 +127,7 @@ class LongTailedTrainer(Trainer):
         self._record_counts()
         self._check_best_metric()
         self._loss = self._build_loss()
+        check_head(self._loss, self.args.loss, self.head)
         self.model.config.training_prior = self.training_prior()
         if self._tap is not None:
             self._tap.remove()
@@ -193,11 +194,6 @@ class LongTailedTrainer(Trainer):
     def _build_loss(self) -> LongTailedLoss:
         counts = self._known_counts()
         loss = build_loss(self.args.loss, counts.cpu(), counts.numel(), **(self.args.loss_args or {}))
-        if loss.requires_cosine_head:
-            raise ValueError(
-                f"loss={self.args.loss!r} needs cosines, but the classifier is a plain linear layer: choose a model "
-                "with a cosine classifier, or another loss such as 'logit_adjustment'."
-            )
         if self.args.max_steps <= 0:
             loss.check_epochs(self.args.num_train_epochs)
         return loss.to(self.args.device)

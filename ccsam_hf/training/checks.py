@@ -13,6 +13,8 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.utils import is_torch_xla_available
 
 from ..data import LabelledDataset, class_counts, labels_of
+from ..losses import LongTailedLoss
+from ..models import ClassifierHead, CosineClassifier
 
 
 def check_trainer(trainer: Trainer) -> None:
@@ -51,6 +53,22 @@ def _check_model(model: Any, args: TrainingArguments) -> None:
         raise ValueError(
             "gradient_checkpointing runs each layer twice, which moves BatchNorm's running statistics twice: "
             "switch it off, or use a model without BatchNorm."
+        )
+
+
+def check_head(loss: LongTailedLoss, name: str, head: ClassifierHead) -> None:
+    """Refuse a loss that expects cosines on a classifier that gives something else."""
+    if not loss.requires_cosine_head:
+        return
+    if not isinstance(head.module, CosineClassifier):
+        raise ValueError(
+            f"loss={name!r} needs cosines, but the classifier is {head.kind}: put a cosine classifier in its place by "
+            "replace_classifier(model, 'cosine'), or choose another loss such as 'logit_adjustment'."
+        )
+    if loss.logit_scale != 1 and (head.module.learned_scale or head.module.initial_scale != 1):
+        raise ValueError(
+            f"loss={name!r} multiplies the cosines by {loss.logit_scale:g}, and the classifier scales them as well: "
+            "use replace_classifier(model, 'cosine', scale=1), or loss_args with scale=1."
         )
 
 

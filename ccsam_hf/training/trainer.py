@@ -75,6 +75,11 @@ class CCSAMTrainer(LongTailedTrainer):
     def resolve(self) -> None:
         choices = _resolve_choices(self.args)
         super().resolve()
+        if choices is not None and self.head.kind != "linear":
+            raise ValueError(
+                f"perturbation={self.args.perturbation!r} on the classifier is written for a linear layer, not for a "
+                f"{self.head.kind!r} classifier: set perturbation='none'."
+            )
         self._choices = choices
         self._check_loss()
         self.running_unit.reset(self.args.radius_momentum, self.args.device)
