@@ -38,6 +38,8 @@ def reason_of(error: BaseException, repo_id: str, revision: str | None) -> str:
         return _reason_of_status(error, repo_id, revision)
     if isinstance(error, HTTPError | ConnectionError | TimeoutError):
         return f"the connection to the Hub failed ({_first_line(error)}). Check the network"
+    if isinstance(error, KeyError):
+        return f"the Hub's answer is not what its client expects ({error} is missing). Wait a little"
     return _first_line(error)
 
 

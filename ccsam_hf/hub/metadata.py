@@ -31,7 +31,8 @@ def card_data(record: RunRecord) -> ModelCardData:
     model, data = record.model, record.data
     results = eval_results(record)
     return ModelCardData(
-        model_name=model.name,
+        # Only the model-index needs it, and huggingface_hub drops the index without it.
+        model_name=model.name if results else None,
         library_name=model.library,
         license=record.license,
         pipeline_tag=model.task,

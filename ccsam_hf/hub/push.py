@@ -160,7 +160,7 @@ def _explained(folder: Path, repo_id: str, revision: str | None, retry: str) -> 
     """Failures on the way to the Hub as `PushError`; an interruption tells the command that goes on."""
     try:
         yield
-    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+    except (HTTPError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise PushError.explained(folder, repo_id, reason_of(error, repo_id, revision), retry) from error
     except KeyboardInterrupt as error:
         error.add_note(f"Everything is still in {folder}. Go on with\n  {retry}")

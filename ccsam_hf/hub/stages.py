@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from enum import Enum
@@ -78,18 +79,23 @@ def _plain_value(value: Any) -> Any:
         return {str(name): _plain_value(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain_value(item) for item in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    is_plain = isinstance(value, str | int | None) or (isinstance(value, float) and math.isfinite(value))
+    return value if is_plain else str(value)
 
 
 def _is_changed(arguments: Any, name: str) -> bool:
-    """Whether a value is not the field's default, or what transformers makes of it (None becomes False, [] and such)."""
+    """Whether a value is not the field's default; None, False and [] are one, since transformers fills them in."""
     field = next(field for field in fields(arguments) if field.name == name)
     default = field.default if field.default_factory is MISSING else field.default_factory()
     value = getattr(arguments, name)
     if default is None and is_dataclass(value) and not isinstance(value, type):
         default = type(value)()
     ours, usual = _plain_value(value), _plain_value(default)
-    return ours != usual and bool(ours or usual or ours == 0 and ours is not False)
+    return ours != usual and not (_is_nothing(ours) and _is_nothing(usual))
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or value is False or value in ([], {}, "")
 
 
 def headline_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
