@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -97,7 +97,7 @@ class PerturbedPass:
     group: int
     last: bool
     weights: Tensor
-    applied: Callable[[], object]
+    applied: Callable[[], AbstractContextManager[None]]
 
 
 def perturbed_passes(
