@@ -1,4 +1,4 @@
-"""Adversarial features of stage 2 and their progressive weight."""
+"""Adversarial features of stage 2 and their progressive weight, as the paper has them and as its release does."""
 
 from __future__ import annotations
 
@@ -18,6 +18,30 @@ def adversarial_features(features: Tensor, gradient: Tensor, scale: Tensor | flo
     unit = gradient / torch.where(largest > 0, largest, 1)
     norm = torch.linalg.vector_norm(unit, dim=1, keepdim=True)
     return features + scale * unit / torch.where(norm > 0, norm, 1)
+
+
+def class_adversarial_features(features: Tensor, gradient: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
+    """z_i + λ_c ∇_{z_i} l_i / (Σ_{j∈I_c} ‖∇_{z_j} l_j‖²)^½ for the samples I_c of class c in the batch.
+
+    The features of a class share one gradient of length 1, so that one sample moves by λ_c and n similar ones by about
+    λ_c/√n each. ``features`` and ``gradient`` are [B, D], ``labels`` [B], ``lengths`` λ_c [C]. A class without a
+    gradient keeps its features. The result is a constant for the backward pass.
+    """
+    features, gradient = features.detach(), gradient.detach()
+    zeros = torch.zeros(len(lengths), dtype=gradient.dtype, device=gradient.device)
+    largest = zeros.scatter_reduce(0, labels, gradient.abs().amax(1), "amax")[labels, None]
+    unit = gradient / torch.where(largest > 0, largest, 1)
+    norm = zeros.scatter_add(0, labels, unit.square().sum(1)).sqrt()[labels, None]
+    return features + lengths[labels, None] * unit / torch.where(norm > 0, norm, 1)
+
+
+def rarity_weights(class_counts: Tensor) -> Tensor:
+    """w_c = ½ log(n_max/n_c + 0.01), float64 [C]: nearly 0 for the most frequent class, largest for the rarest.
+
+    The class weights of CC-SAM's release; ½ and 0.01 are its constants.
+    """
+    counts = class_counts.double()
+    return (counts.max() / counts + 0.01).log() / 2
 
 
 def relative_scale(features: Tensor, share: float) -> Tensor:

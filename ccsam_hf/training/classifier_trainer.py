@@ -1,40 +1,43 @@
-"""Stage 2 of CC-SAM: the classifier alone, on class-balanced batches of adversarial features."""
+"""Stage 2: the classifier alone, on top of the frozen backbone."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
+from transformers.trainer_utils import TrainOutput
 
 from ..data.counts import labels_of
-from ..data.samplers import ClassSampler
+from ..data.samplers import SAMPLING_SCHEMES, ClassSampler
 from ..losses import Target
-from .adversarial import adversarial_features, progressive_weight, relative_scale
-from .arguments import ClassifierTrainingArguments, refuse_without_effect
+from ..models import fold_classifier, installed_head, replace_classifier
+from .arguments import ClassifierTrainingArguments
 from .base import LongTailedTrainer
+from .checks import check_trainer
 from .feature_cache import CachedFeatures, cache_features
-from .sample_loss import SampleLoss, without_labels
+from .rules import ClosedRule, Rule, RuleStep, build_rule
+from .sample_loss import without_labels
 
-RULES = ("adversarial", "crt")
-SCHEDULES = ("progressive", "progressive_from_one")
-ADVERSARIAL_OPTIONS = ["adversarial_scale", "relative_adversarial_scale", "adversarial_schedule"]
-DEFAULT_RELATIVE_SCALE = 0.1
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 class ClassifierTrainer(LongTailedTrainer):
-    """Retrains the classifier on a frozen backbone: L = (1 − t/T) L_S + (t/T) L_A (Eq. 14 of Zhou et al., CVPR 2023).
+    """Retrains the classifier on a frozen backbone by one of the `RULES`; see there for what each does.
 
-    L_S is the loss on class-balanced batches (class uniform, then sample uniform within the class; an epoch draws
-    as many samples as the set has), L_A the loss at the adversarial features z + λ ∇_z l/‖∇_z l‖ (Eq. 12), T the
-    number of epochs and t the epoch. ``rule="crt"`` is the special case λ = 0, classifier retraining (Kang et al.,
-    ICLR 2020). Frozen means the backbone's parameters, its BatchNorm statistics, and its dropout, which is off.
+    The default, ``rule="adversarial"``, is CC-SAM's second stage: L = (1 − t/T) L_S + (t/T) L_A on class-balanced
+    batches (class uniform, then sample uniform within the class; an epoch draws as many samples as the set has).
+    Frozen means the backbone's parameters, its BatchNorm statistics (unless ``shift_batch_norm``), and its dropout,
+    which is off. Rules in closed form set the classifier without a step; ``train`` then returns at once.
 
     ``cache_features`` computes z once and trains on the cache, which must see the same images: without augmentation
     the result is that of training without a cache.
+
+    Afterwards the classifier is one linear layer again (a cosine one stays so), except with ``rule="disalign"``. A
+    checkpoint in the middle of ``rule="lws"`` or ``"mislas"`` has the factors apart, for `load_with_head`.
     """
 
     arguments_class = ClassifierTrainingArguments
@@ -43,23 +46,56 @@ class ClassifierTrainer(LongTailedTrainer):
         super().__init__(*trainer_arguments, **trainer_options)
         self._frozen: list[nn.Parameter] = []
         self._cache: CachedFeatures | None = None
+        self.rule: Rule
 
     # ---- before the first step -------------------------------------------------------------------------------------
 
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        rule = build_rule(self.args)
+        if isinstance(rule, ClosedRule):
+            return self._solve(rule, bool(resume_from_checkpoint))
+        if self.model_init is None:
+            # Here already, because a checkpoint is read into the model before the first call of `resolve`.
+            self._install_head(rule)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
     def resolve(self) -> None:
-        _check_rule(self.args)
+        self.rule = build_rule(self.args)
+        self._install_head(self.rule)
+        super().resolve()
+        if self.head.kind not in self.rule.accepts:
+            raise ValueError(
+                f"rule={self.args.rule!r} retrains a linear classifier, and this one is of kind {self.head.kind!r}: "
+                "fold_classifier(model) first, or choose rule='crt'."
+            )
+        if self.args.shift_batch_norm and not any(isinstance(m, BATCH_NORM) for m in self.model.modules()):
+            raise ValueError("shift_batch_norm has no effect: the model has no BatchNorm; leave it out.")
+        self.rule.prepare(self.loss, self._known_counts())
+        if self.args.reinitialize_classifier and not self._resuming:
+            self._reinitialize()
+        self._freeze()
+        self._cache = self._fill_cache(self.args.cached_views) if self.args.cache_features else None
+
+    def _check_dataset(self) -> None:
         if isinstance(self.train_dataset, IterableDataset):
             raise ValueError(
                 "Class-balanced batches need a dataset with random access: load the training set without streaming."
             )
-        super().resolve()
-        if self.args.reinitialize_classifier and not self._resuming:
-            self._reinitialize()
-        self._freeze()
-        self._cache = self._fill_cache() if self.args.cache_features else None
+        super()._check_dataset()
+
+    def _install_head(self, rule: Rule) -> None:
+        """Put the classifier that the rule trains in the place of the linear one, unless it is there."""
+        if rule.head_kind is None:
+            return
+        self._check_dataset()
+        check_trainer(self)
+        head = self._find_head()
+        if head.kind == "linear":
+            replace_classifier(self.model, rule.head_kind, head.name)
 
     def training_prior(self) -> str | None:
-        return "uniform" if self.args.loss == "cross_entropy" and self.loss.weighting is None else None
+        plain = self.args.loss == "cross_entropy" and self.loss.weighting is None
+        return self.rule.prior(self.sampling) if plain else None
 
     def _reinitialize(self) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -71,8 +107,8 @@ class ClassifierTrainer(LongTailedTrainer):
                 self.head.module.bias.zero_()
 
     def _freeze(self) -> None:
-        head = {id(p) for p in self.head.module.parameters()}
-        self._frozen += [p for p in self.model.parameters() if id(p) not in head and p.requires_grad]
+        trained = {id(p) for p in self.rule.trained(self.head.module)}
+        self._frozen += [p for p in self.model.parameters() if id(p) not in trained and p.requires_grad]
         for parameter in self._frozen:
             parameter.requires_grad_(False)
 
@@ -81,9 +117,23 @@ class ClassifierTrainer(LongTailedTrainer):
             parameter.requires_grad_(True)
         self._frozen, self._cache = [], None
         super()._release()
+        found = installed_head(self.model)
+        if found is not None and found[1].kind == "lws":
+            fold_classifier(self.model)
+
+    @property
+    def sampling(self) -> str:
+        """The scheme of this run: the user's, else the rule's own."""
+        return self.rule.sampling if self.args.sampling is None else self.args.sampling
 
     def _make_sampler(self, dataset: Any) -> ClassSampler:
-        return ClassSampler(labels_of(dataset, self.args.label_column), "class", self.sampling_seed)
+        epochs = None
+        if self.sampling in SAMPLING_SCHEMES and SAMPLING_SCHEMES[self.sampling].reads_epochs:
+            if self.args.max_steps > 0:
+                raise ValueError(f"sampling={self.sampling!r} needs num_train_epochs: leave max_steps out.")
+            epochs = math.ceil(self.args.num_train_epochs)
+        labels = labels_of(dataset, self.args.label_column)
+        return ClassSampler(labels, self.sampling, self.sampling_seed, epochs=epochs, beta=self.args.sampling_beta)
 
     def get_train_dataloader(self) -> DataLoader:
         self.resolve()
@@ -95,7 +145,7 @@ class ClassifierTrainer(LongTailedTrainer):
             is_training=True,
         )
 
-    def _fill_cache(self) -> CachedFeatures:
+    def _fill_cache(self, views: int, augmented: bool = True) -> CachedFeatures:
         def features_of(batch: dict[str, Any]) -> Tensor:
             inputs = {name: value for name, value in batch.items() if name != "labels"}
             with self.accelerator.autocast():
@@ -105,14 +155,36 @@ class ClassifierTrainer(LongTailedTrainer):
         self.model.eval()
         return cache_features(
             self.train_dataset,
-            self.args.cached_views,
+            views,
             self.sampling_seed,
             features_of,
             self.accelerator,
+            augmented,
             batch_size=self.args.per_device_eval_batch_size,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
         )
+
+    # ---- without steps ----------------------------------------------------------------------------------------------
+
+    def _solve(self, rule: ClosedRule, resuming: bool) -> TrainOutput:
+        if resuming:
+            raise ValueError(f"rule={self.args.rule!r} has no steps to resume: leave resume_from_checkpoint out.")
+        if self.model_init is not None:
+            raise ValueError(f"rule={self.args.rule!r} needs the trained model: pass model= instead of model_init=.")
+        self._resuming = False
+        try:
+            self.resolve()
+            assert isinstance(self.head.module, nn.Linear)
+            rule.solve(self.head.module, self._training_features)
+        finally:
+            self._release()
+        return TrainOutput(self.state.global_step, 0.0, {})
+
+    def _training_features(self) -> tuple[Tensor, Tensor]:
+        """z [N, D] and labels [N] of the training images as evaluation sees them."""
+        cache = self._fill_cache(1, augmented=False)
+        return cache.features[0], torch.from_numpy(cache.labels)
 
     # ---- the step -------------------------------------------------------------------------------------------------
 
@@ -128,10 +200,18 @@ class ClassifierTrainer(LongTailedTrainer):
             value, outputs = self.evaluation_loss(model, inputs, labels)
             return (value, outputs) if return_outputs else value
         features, logits = self.classify(model, inputs)
-        loss = self.sample_loss(logits, Target(labels))
-        if self.args.rule == "crt":
-            return loss.mean(logits)
-        return self.combine(loss, logits, self._head_logits(self.adversarial(loss, features, logits)))
+        return self.rule.objective(
+            RuleStep(
+                loss=self.sample_loss(logits, Target(labels)),
+                features=features,
+                logits=logits,
+                head=self.head.module,
+                classify=self._head_logits,
+                epoch=self.epoch,
+                num_epochs=self.state.num_train_epochs,
+                log=self.scalars.add,
+            )
+        )
 
     def classify(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Features z [B, D] and logits [B, C], from the cache or from the model with everything frozen."""
@@ -139,33 +219,17 @@ class ClassifierTrainer(LongTailedTrainer):
             return inputs["features"], self._head_logits(inputs["features"])
         # Frozen also means evaluation mode: BatchNorm uses its stored statistics and dropout is off.
         model.eval()
+        if self.args.shift_batch_norm:
+            for module in model.modules():
+                if isinstance(module, BATCH_NORM):
+                    module.train()
         _, logits = self.forward(model, inputs)
         return self.features, logits
 
     def _head_logits(self, features: Tensor) -> Tensor:
-        head = self.head.module
+        # Not by calling the module, whose hook would take these features for those of the batch.
         with self.accelerator.autocast():
-            return F.linear(features, head.weight, head.bias).float()
-
-    def adversarial(self, loss: SampleLoss, features: Tensor, logits: Tensor) -> Tensor:
-        """The adversarial features of a batch, [B, D]."""
-        delta = loss.logit_gradient(logits)
-        features = features.detach().to(delta.dtype)
-        scale: Tensor | float
-        if self.args.adversarial_scale is not None:
-            scale = self.args.adversarial_scale
-        else:
-            share = self.args.relative_adversarial_scale
-            scale = relative_scale(features, DEFAULT_RELATIVE_SCALE if share is None else share)
-        return adversarial_features(features, delta @ self.head.module.weight.detach().to(delta.dtype), scale)
-
-    def combine(self, loss: SampleLoss, logits: Tensor, adversarial_logits: Tensor) -> Tensor:
-        """(1 − t/T) · L_S + (t/T) · L_A (Eq. 14)."""
-        clean, adversarial = loss.mean(logits), loss.mean(adversarial_logits)
-        self.scalars.add(loss_clean=clean, loss_adversarial=adversarial)
-        from_one = self.args.adversarial_schedule == "progressive_from_one"
-        weight = progressive_weight(self.epoch, self.state.num_train_epochs, from_one)
-        return (1 - weight) * clean + weight * adversarial
+            return self.head.module.forward(features).float()
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         loss = super().training_step(model, inputs, *args, **kwargs)
@@ -178,20 +242,3 @@ class ClassifierTrainer(LongTailedTrainer):
         for parameter in self.head.module.parameters():
             if parameter.grad is not None:
                 parameter.grad.copy_(self.accelerator.reduce(parameter.grad, reduction="mean"))
-
-
-def _check_rule(args: ClassifierTrainingArguments) -> None:
-    if args.rule not in RULES:
-        raise ValueError(f"rule={args.rule!r} is not known; choose one of {', '.join(RULES)}.")
-    if args.adversarial_schedule not in SCHEDULES:
-        raise ValueError(
-            f"adversarial_schedule={args.adversarial_schedule!r} is not known; choose one of {', '.join(SCHEDULES)}."
-        )
-    if args.rule == "crt":
-        refuse_without_effect(args, ADVERSARIAL_OPTIONS, "with rule='crt'")
-    if args.adversarial_scale is not None and args.relative_adversarial_scale is not None:
-        raise ValueError("Set adversarial_scale or relative_adversarial_scale, not both.")
-    for name in ("adversarial_scale", "relative_adversarial_scale"):
-        value = getattr(args, name)
-        if value is not None and not 0 <= value < float("inf"):
-            raise ValueError(f"{name} must be a finite number of at least 0, got {value}.")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from tqdm.auto import tqdm
 
 from ..data.draws import Draw, integers
@@ -61,17 +61,20 @@ def cache_features(
     seed: int,
     features_of: Callable[[dict[str, Any]], Tensor],
     accelerator: Accelerator,
+    augmented: bool = True,
     **loader_options: Any,
 ) -> CachedFeatures:
     """Run every image of ``dataset`` ``views`` times through ``features_of`` (batch -> [B, D]).
 
     The processes share the work and all end with the whole cache, in main memory. One view of a dataset without
-    augmentation is exactly what training on images would see.
+    augmentation is exactly what training on images would see. Without ``augmented`` the images are those of
+    evaluation.
     """
     collected = []
     labels: Tensor = torch.empty(0)
     for view in range(views):
-        loader = accelerator.prepare(DataLoader(dataset, sampler=_OneView(len(dataset), view), **loader_options))
+        sampler: Any = _OneView(len(dataset), view) if augmented else SequentialSampler(dataset)
+        loader = accelerator.prepare(DataLoader(dataset, sampler=sampler, **loader_options))
         parts, marks = [], []
         progress = tqdm(
             loader, f"features, view {view + 1} of {views}", disable=not accelerator.is_local_main_process, leave=False
