@@ -26,10 +26,11 @@ GRADIENT_COST, HESSIAN_COST = 3.0, 12.0
 
 @dataclass(frozen=True)
 class Plan:
-    """Complete sizes and the time they are expected to take for each checkpoint, in seconds."""
+    """Complete sizes, the time they are expected to take for each checkpoint, and whether the budget holds them."""
 
     sizes: Sizes
     seconds: float
+    fits: bool = True
 
 
 def seconds_per_image(model: nn.Module, images: Tensor) -> float:
@@ -70,7 +71,7 @@ def choose_plan(
 ) -> Plan:
     """The finest rung of `LADDER` whose expected time fits ``minutes`` for all checkpoints together.
 
-    Sizes that were given are kept on every rung. When not even the first fits, it is taken: the plan's time says so.
+    Sizes that were given are kept on every rung. When not even the first fits, it is taken and says so.
     """
     if not minutes > 0:
         raise ValueError(f"--budget must be a positive number of minutes, got {minutes}.")
@@ -80,4 +81,4 @@ def choose_plan(
         sizes = replace(rung, **own)
         plans.append(Plan(sizes, expected_seconds(sizes, settings, per_image, planes)))
     fitting = [plan for plan in plans if plan.seconds * checkpoints <= 60 * minutes]
-    return fitting[-1] if fitting else plans[0]
+    return fitting[-1] if fitting else replace(plans[0], fits=False)

@@ -61,7 +61,7 @@ def noise_figure(results: Results, path: Path) -> Path:
                     color = STYLES[group]["color"]
                     axis.fill_between(ratios, mean - deviation, mean + deviation, color=color, alpha=0.15, linewidth=0)
             axis.set(title=f"{label}, {title}", xlabel="‖ε‖ / ‖θ‖")
-        axes[0, column].legend(fontsize=8)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(STYLES), fontsize=9)
     axes[0, 0].set_ylabel("cross-entropy")
     axes[1, 0].set_ylabel("rise of the cross-entropy")
     _logarithmic_if_wide(axes[0, 0], [result["losses"]["global"] for result in results.values()])

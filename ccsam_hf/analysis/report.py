@@ -79,6 +79,8 @@ def _head(analyses: Sequence[Analysis], split: str, settings: AnalysisSettings, 
         batch_norm,
         f"Sizes: {plan.sizes}; expected {plan.seconds / 60:.1f} minutes for each checkpoint.",
     ]
+    if not plan.fits:
+        lines.append("The smallest sizes were expected to take longer than the budget; raise --budget for more detail.")
     if absent:
         lines.append(f"Groups without classes or samples, left out: {', '.join(absent)}.")
     return "\n\n".join(lines)

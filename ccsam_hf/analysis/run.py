@@ -60,7 +60,7 @@ def _plan(
     if path.exists():
         stored = json.loads(path.read_text())
         if stored["question"] == question:
-            return Plan(Sizes(**stored["sizes"]), stored["seconds"])
+            return Plan(Sizes(**stored["sizes"]), stored["seconds"], stored["fits"])
     model = checkpoints[0].load()
     images = checkpoints[0].images(torch.arange(min(64, len(split.labels)))).to(next(model.parameters()))
     with untouched(model):
@@ -68,7 +68,7 @@ def _plan(
     planes = 2 if checkpoints[0].run else 1
     plan = choose_plan(budget, settings, sizes, per_image, len(checkpoints), planes)
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"question": question, "sizes": asdict(plan.sizes), "seconds": plan.seconds}, indent=1))
+    path.write_text(json.dumps({"question": question, **asdict(plan)}, indent=1))
     return plan
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ccsam_hf.analysis import AnalysisSettings, Checkpoint, LabelledSplit, Sizes, analyse
-from ccsam_hf.analysis.budget import LADDER, choose_plan, expected_seconds
+from ccsam_hf.analysis.budget import LADDER, Plan, choose_plan, expected_seconds
 from ccsam_hf.analysis.cli import check_counts, run_folders
 from ccsam_hf.analysis.figures import contour_figure, numbers
 from ccsam_hf.analysis.groups import group_weights
@@ -117,7 +117,8 @@ def test_budget_chooses_the_finest_rung_that_fits():
     assert one == sorted(one)
     plan = choose_plan(one[3] * 2 / 60 * 1.001, SETTINGS, Sizes(), 1e-3, checkpoints=2)
     assert plan.sizes == LADDER[3]
-    assert choose_plan(1e-9, SETTINGS, Sizes(), 1e-3).sizes == LADDER[0]
+    assert plan.fits
+    assert choose_plan(1e-9, SETTINGS, Sizes(), 1e-3) == Plan(LADDER[0], one[0], fits=False)
     assert choose_plan(one[3] / 60, SETTINGS, Sizes(grid=21), 1e-3).sizes.grid == 21
     with pytest.raises(ValueError, match="--budget"):
         choose_plan(0, SETTINGS, Sizes(), 1e-3)
