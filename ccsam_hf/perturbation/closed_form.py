@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -24,12 +26,24 @@ def linear_weight_norm(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, int
     return torch.linalg.vector_norm(norms), sum(t.numel() for t in parts)
 
 
+@dataclass(frozen=True)
+class JoinedBatch:
+    """The batch that several processes form together: z [N, D], δ [N, C], its groups, and ``reduce``, which sums a
+    tensor over the processes."""
+
+    features: Tensor
+    logit_gradient: Tensor
+    groups: Groups
+    reduce: Callable[[Tensor], Tensor]
+
+
 def unit_logit_shift(
     features: Tensor,
     logit_gradient: Tensor,
     groups: Groups,
     has_bias: bool,
     feature_gradient: FeatureGradient = "perturbed",
+    joined: JoinedBatch | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What a perturbation of length 1 along each group's gradient adds to the logits, and the gradients' norms.
 
@@ -46,25 +60,29 @@ def unit_logit_shift(
     that are absent or have no gradient; their shift is 0). ε_c counts as a constant in the backward pass: δ, z_j
     and ‖g_c‖ are detached, z_i is not, so that the features receive (W + ε_c)ᵀ times the loss's gradient as in
     Eq. 11; ``feature_gradient="clean"`` detaches z_i as well, and the features see W while the classifier is
-    trained at W + ε_c.
+    trained at W + ε_c. With ``joined`` the sums over j and ‖g_c‖ are those of the batch of all processes.
     """
-    features, delta = full_precision(features, logit_gradient.detach())
+    if joined is None:
+        joined = JoinedBatch(features, logit_gradient, groups, lambda total: total)
+    features, own_delta = full_precision(features, logit_gradient.detach())
+    others, delta = full_precision(joined.features.detach(), joined.logit_gradient.detach())
     rows = features if feature_gradient == "perturbed" else features.detach()
+    index = joined.groups.index
     with torch.autocast(features.device.type, enabled=False):
-        gram = rows @ features.detach().T
+        gram = rows @ others.T
         if has_bias:
             gram = gram + 1
-        gram = gram * (groups.index[:, None] == groups.index[None, :])
+        gram = gram * (groups.index[:, None] == index[None, :])
         # A fitted class has residuals whose squares underflow: take the norm of the residuals relative to the largest.
         largest = torch.zeros(groups.number, dtype=delta.dtype, device=delta.device)
-        largest = largest.scatter_reduce(0, groups.index, delta.abs().amax(1), "amax")
+        largest = largest.scatter_reduce(0, index, delta.abs().amax(1), "amax")
         divisor = torch.where(largest > 0, largest, 1)
-        delta = delta / divisor[groups.index, None]
-        total = gram @ delta
-        squares = (delta * total.detach()).sum(1)
-        norm = torch.zeros_like(largest).index_add(0, groups.index, squares).clamp(min=0).sqrt()
+        total = gram @ (delta / divisor[index, None])
+        squares = (own_delta / divisor[groups.index, None] * total.detach()).sum(1)
+        square = joined.reduce(torch.zeros_like(largest).index_add(0, groups.index, squares))
+        norm = square.clamp(min=0).sqrt()
         scale = torch.where(norm > 0, 1 / torch.where(norm > 0, norm, 1), 0)
-        grad_norm = largest * norm / groups.sizes().clamp(min=1)
+        grad_norm = largest * norm / joined.groups.sizes().clamp(min=1)
     return total * scale[groups.index, None], grad_norm
 
 

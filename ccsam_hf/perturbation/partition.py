@@ -65,7 +65,7 @@ class Partition:
             raise ValueError(f"groups={self.groups} with partition={self.kind!r}: quantiles, and it alone, needs some.")
         if (self.head_threshold is not None) != (self.kind == "head_tail"):
             raise ValueError(
-                f"head_threshold={self.head_threshold} with partition={self.kind!r}: head_tail, and it alone, needs one."
+                f"head_threshold={self.head_threshold} with partition={self.kind!r}: head_tail alone needs one."
             )
 
     def check(self, class_counts: Tensor) -> None:

@@ -1,0 +1,1 @@
+"""Programs that measure: the cost of a step, and tables over many runs."""

@@ -9,10 +9,12 @@ from .arguments import (
 )
 from .base import LongTailedTrainer
 from .classifier_trainer import ClassifierTrainer
-from .trainer import PERTURBATION_OPTIONS, CCSAMTrainer
+from .steps import PERTURBATION_OPTIONS, PRESETS
+from .trainer import CCSAMTrainer
 
 __all__ = [
     "PERTURBATION_OPTIONS",
+    "PRESETS",
     "CCSAMTrainer",
     "CCSAMTrainingArguments",
     "ClassifierTrainer",

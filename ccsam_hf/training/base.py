@@ -289,10 +289,14 @@ class LongTailedTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         assert self._tap is not None
         self._tap.clear()
-        loss = super().training_step(model, inputs, *args, **kwargs)
+        loss = self.run_micro_batch(model, inputs, *args, **kwargs)
         self._tap.clear()
         self.micro_batch += 1
         return loss
+
+    def run_micro_batch(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Forward and backward of one micro-batch; its detached loss, divided by their number."""
+        return super().training_step(model, inputs, *args, **kwargs)
 
     # ---- what is reported ---------------------------------------------------------------------------------------
 

@@ -1,14 +1,17 @@
-"""The slow running mean ū that a relative radius is relative to, kept with the checkpoint."""
+"""What the radius remembers of earlier steps, kept with the checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
+
+from ..perturbation import NormState
 
 
 class RunningUnit(TrainerCallback, ExportableState):
@@ -17,15 +20,25 @@ class RunningUnit(TrainerCallback, ExportableState):
     Micro-batches of one optimizer step all see the ū of the steps before, and ``fold`` then moves it once by the
     sum over micro-batches and processes; so accumulation over k batches equals k processes. The value travels in
     ``trainer_state.json`` and is read back when a run resumes. ū = 0 means that nothing is known yet.
+
+    Beside it ``norms``, the state of unbiased gradient norms, None while the run has none.
     """
 
-    def __init__(self, momentum: float = 0.99, mean: float = 0.0) -> None:
+    def __init__(
+        self, momentum: float = 0.99, mean: float = 0.0, norms: Mapping[str, list[float] | float] | None = None
+    ) -> None:
         self.momentum = momentum
         self.mean = torch.tensor(mean, dtype=torch.float32)
         self._sum = torch.zeros(2)
+        self.norms = _norm_state(norms, torch.device("cpu"))
 
     def reset(self, momentum: float, device: torch.device) -> None:
         self.momentum, self.mean, self._sum = momentum, torch.zeros((), device=device), torch.zeros(2, device=device)
+        self.norms = None
+
+    def norm_state(self, groups: int) -> NormState:
+        """The state of unbiased norms, empty at the beginning of a run."""
+        return NormState.empty(groups, self._sum.device) if self.norms is None else self.norms
 
     def add(self, unit: Tensor, weight: Tensor) -> None:
         """u of each group with the number of the batch's samples in it, both [G]."""
@@ -40,7 +53,10 @@ class RunningUnit(TrainerCallback, ExportableState):
         self.mean = torch.where(self.mean > 0, self.momentum * self.mean + (1 - self.momentum) * step, step)
 
     def state(self) -> dict[str, Any]:
-        return {"args": {"momentum": self.momentum, "mean": self.mean.item()}, "attributes": {}}
+        norms = (
+            None if self.norms is None else {f.name: getattr(self.norms, f.name).tolist() for f in fields(NormState)}
+        )
+        return {"args": {"momentum": self.momentum, "mean": self.mean.item(), "norms": norms}, "attributes": {}}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -50,3 +66,10 @@ class RunningUnit(TrainerCallback, ExportableState):
         stored = stored[-1] if isinstance(stored, list) else stored
         if stored:
             self.mean = torch.tensor(stored["args"]["mean"], dtype=torch.float32, device=self._sum.device)
+            self.norms = _norm_state(stored["args"]["norms"], self._sum.device)
+
+
+def _norm_state(stored: Mapping[str, list[float] | float] | None, device: torch.device) -> NormState | None:
+    if stored is None:
+        return None
+    return NormState(**{name: torch.tensor(v, dtype=torch.float64, device=device) for name, v in stored.items()})

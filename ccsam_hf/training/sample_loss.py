@@ -35,8 +35,11 @@ class SampleLoss:
 
     def mean(self, logits: Tensor) -> Tensor:
         """The reduced loss, with the regulariser of losses that couple the batch."""
+        return self.regularised(self.reduce(self(logits)), logits)
+
+    def regularised(self, reduced: Tensor, logits: Tensor) -> Tensor:
+        """A reduced loss plus the regulariser, which is a function of the unperturbed logits."""
         extra = self.loss.regulariser(logits, self.target)
-        reduced = self.reduce(self(logits))
         return reduced if extra is None else reduced + extra
 
 

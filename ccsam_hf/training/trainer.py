@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..losses import REDUCTIONS, Target
-from ..perturbation import RadiusRule, class_groups, linear_weight_norm, shifted_logits, unit_logit_shift
-from .arguments import CCSAMTrainingArguments, refuse_without_effect
+from .arguments import CCSAMTrainingArguments
 from .base import LongTailedTrainer
 from .meters import PerturbationMeter
 from .mixup import mixup
 from .running import RunningUnit
-from .sample_loss import SampleLoss, without_labels
+from .sample_loss import without_labels
+from .steps import Engine, PerturbationPlan, build_engine, resolve_plan
+from .steps.context import StepContext
+from .steps.lengths import GroupLengths
 
-PERTURBATION_OPTIONS = [
-    "perturbed_layers",
-    "radius_scale",
-    "relative_radius",
-    "radius_momentum",
-    "max_perturbation_ratio",
-    "flat_weight",
-    "feature_gradient",
-]
-DEFAULT_RELATIVE_RADIUS = 0.01
 # Trained on instance-balanced batches, these losses leave logits of the training or of a uniform prior.
 PRIOR_OF_LOSS = {
     "cross_entropy": "train",
@@ -38,24 +30,14 @@ PRIOR_OF_LOSS = {
 }
 
 
-@dataclass(frozen=True)
-class _Choices:
-    """The choices of one run, resolved."""
-
-    rule: RadiusRule
-    feature_gradient: Any
-
-    @property
-    def shares_mean(self) -> bool:
-        return self.rule.relative_radius is not None
-
-
 class CCSAMTrainer(LongTailedTrainer):
     """Trains (1 − a) · L + a · L_perturbed, where the loss of each class sees weights moved along its own gradient.
 
     L_perturbed averages l_i(w + ε_{y_i}) with ε_c = √k ρ_c g_c/‖g_c‖ (Eq. 8 and 9 of Zhou et al., CVPR 2023) on the
     classifier. The perturbed logits of all classes are computed in closed form: one forward and one backward pass
-    whatever the number of classes. With ``flat_weight`` 0 or a radius of 0 the run is plain training, bit for bit.
+    whatever the number of classes. Other layers (``perturbed_layers``), partitions of the batch (``partition``), rules
+    and directions make the relatives of CC-SAM, some by name (``perturbation``: sam, imbsam, focal_sam, ...). With
+    ``flat_weight`` 0 or a radius of 0 the run is plain training, bit for bit.
 
     The logged ``loss`` is the objective; ``loss_clean`` and ``loss_perturbed`` are its parts, ``radius_many`` etc. the
     mean ‖ε_c‖/‖w‖ of the classes, see `PerturbationMeter`. ``evaluate`` reports the unperturbed loss.
@@ -66,24 +48,29 @@ class CCSAMTrainer(LongTailedTrainer):
     def __init__(self, *trainer_arguments: Any, **trainer_options: Any) -> None:
         super().__init__(*trainer_arguments, **trainer_options)
         self.add_callback(RunningUnit())
+        self._plan: PerturbationPlan | None = None
+        self._engine: Engine | None = None
 
     @property
     def running_unit(self) -> RunningUnit:
         # Looked up, because Trainer replaces the callback when it restores callback states from a checkpoint.
         return next(c for c in self.callback_handler.callbacks if isinstance(c, RunningUnit))
 
+    # ---- before the first step -------------------------------------------------------------------------------------
+
     def resolve(self) -> None:
-        choices = _resolve_choices(self.args)
+        plan = resolve_plan(self.args)
         super().resolve()
-        if choices is not None and self.head.kind != "linear":
-            raise ValueError(
-                f"perturbation={self.args.perturbation!r} on the classifier is written for a linear layer, not for a "
-                f"{self.head.kind!r} classifier: set perturbation='none'."
-            )
-        self._choices = choices
         self._check_loss()
+        counts = self._known_counts()
         self.running_unit.reset(self.args.radius_momentum, self.args.device)
-        self.radii = PerturbationMeter(self._known_counts(), self.args.shots())
+        self.radii = PerturbationMeter(counts, self.args.shots())
+        self._plan, self._engine = plan, None
+        if plan is not None:
+            self._check_processes(plan)
+            plan.partition.check(counts)
+            self._lengths = GroupLengths(plan, self.running_unit, self.radii, counts.numel())
+            self._engine = build_engine(plan, self._lengths, self.model, self.head, self.accelerator.mixed_precision)
 
     def training_prior(self) -> str | None:
         if self.args.class_reduction != "sample" or self.loss.weighting is not None:
@@ -98,6 +85,19 @@ class CCSAMTrainer(LongTailedTrainer):
         if self.args.mixup_alpha > 0 and not self.loss.supports_mixed_targets:
             raise ValueError(f"loss={self.args.loss!r} has no mixed form: set mixup_alpha to 0 or choose another loss.")
 
+    def _check_processes(self, plan: PerturbationPlan) -> None:
+        if plan.sync and self.loss.couples_batch:
+            raise ValueError(
+                f"perturbation_sync cannot join the regulariser of loss={self.args.loss!r}; switch it off."
+            )
+        if plan.gradient_norm == "unbiased" and self.accelerator.num_processes > 1 and not plan.sync:
+            raise ValueError(
+                "gradient_norm='unbiased' on several processes needs perturbation_sync=True: each would remember "
+                "other norms."
+            )
+
+    # ---- the step -------------------------------------------------------------------------------------------------
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -110,11 +110,26 @@ class CCSAMTrainer(LongTailedTrainer):
             value, outputs = self.evaluation_loss(model, inputs, labels)
             return (value, outputs) if return_outputs else value
         inputs, target = self.mix(inputs, labels)
-        _, logits = self.forward(model, inputs)
-        loss = self.sample_loss(logits, target, self.args.class_reduction)
-        if self._choices is None:
-            return loss.mean(logits)
-        return self.combine(loss, logits, self.perturb(loss, logits))
+        engine = self._active_engine()
+        if engine is None:
+            _, logits = self.forward(model, inputs)
+            return self.sample_loss(logits, target, self.args.class_reduction).mean(logits)
+        return engine.loss(self._context(model, inputs, target))
+
+    def run_micro_batch(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        engine = self._active_engine()
+        if engine is None or not engine.runs_backward:
+            return super().run_micro_batch(model, inputs, *args, **kwargs)
+        model.train()
+        loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss / self.current_gradient_accumulation_steps
+
+    def _active_engine(self) -> Engine | None:
+        """The run's engine, unless its schedule leaves the weights alone at present."""
+        if self._plan is None:
+            return None
+        self._lengths.factor = self._plan.schedule.factor(float(self.state.epoch or 0))
+        return self._engine if self._lengths.factor > 0 else None
 
     def mix(self, inputs: dict[str, Any], labels: Tensor) -> tuple[dict[str, Any], Target]:
         """Mixup where asked for, drawn by (seed, step, place of the micro-batch in the step)."""
@@ -126,63 +141,31 @@ class CCSAMTrainer(LongTailedTrainer):
         mixed, target = mixup(images, labels, self.args.mixup_alpha, self.draw_key())
         return {**inputs, self.model.main_input_name: mixed}, target
 
-    def perturb(self, loss: SampleLoss, logits: Tensor) -> Tensor:
-        """The logits of each sample under its class's perturbed classifier, [B, C]."""
-        choices, head = self._choices, self.head.module
-        assert choices is not None
-        groups = class_groups(loss.target.dominant, self._known_counts())
-        delta = loss.logit_gradient(logits)
-        shift, grad_norm = unit_logit_shift(
-            self.features, delta, groups, head.bias is not None, choices.feature_gradient
+    def _context(self, model: nn.Module, inputs: dict[str, Any], target: Target) -> StepContext:
+        return StepContext(
+            inputs=inputs,
+            target=target,
+            class_counts=self._known_counts(),
+            model=self.model,
+            forward=lambda given: self.forward(model, given)[1],
+            loss_of=lambda logits, wanted: self.sample_loss(logits, wanted, self.args.class_reduction),
+            features=lambda: self.features,
+            no_sync=lambda: self.accelerator.no_sync(model),
+            backward=lambda loss: self.accelerator.backward(loss / self.current_gradient_accumulation_steps),
+            reduce=self.sum_over_processes,
+            gather=self.accelerator.gather,
+            report=self.scalars.add,
+            generator=self._generator,
+            processes=self.accelerator.num_processes,
         )
-        weight_norm, number = linear_weight_norm(head.weight, head.bias)
-        mean = self.running_unit.mean
-        lengths = choices.rule.lengths(grad_norm, groups.counts, weight_norm, number, mean)
-        if choices.shares_mean:
-            unit = choices.rule.unit(grad_norm, groups.counts)
-            self.running_unit.add(choices.rule.clipped_unit(unit, mean), groups.sizes())
-        ratio = lengths / weight_norm
-        cap = choices.rule.max_perturbation_ratio
-        capped = ratio >= cap * (1 - 1e-6) if cap is not None else torch.zeros_like(ratio, dtype=torch.bool)
-        self.radii.add(ratio, groups.present(), capped)
-        return shifted_logits(logits, shift, lengths, groups)
 
-    def combine(self, loss: SampleLoss, logits: Tensor, perturbed_logits: Tensor) -> Tensor:
-        """(1 − a) · L + a · L_perturbed, and a regulariser that couples the batch, which is not perturbed."""
-        clean, perturbed = loss.reduce(loss(logits)), loss.reduce(loss(perturbed_logits))
-        self.scalars.add(loss_clean=clean, loss_perturbed=perturbed)
-        weight = self.args.flat_weight
-        combined = perturbed if weight == 1 else (1 - weight) * clean + weight * perturbed
-        extra = self.loss.regulariser(logits, loss.target)
-        return combined if extra is None else combined + extra
+    def _generator(self, device: torch.device) -> torch.Generator:
+        seed = np.random.SeedSequence((*self.draw_key(), 1)).generate_state(1)
+        return torch.Generator(device).manual_seed(int(seed[0]))
 
     def end_accumulation(self) -> None:
-        if self._choices is not None and self._choices.shares_mean:
+        if self._plan is not None and self._plan.shares_mean and self._lengths.factor > 0:
             self.running_unit.fold(self.sum_over_processes)
 
     def step_report(self) -> dict[str, float]:
         return {**super().step_report(), **self.radii.report(self.sum_over_processes)}
-
-
-def _resolve_choices(args: CCSAMTrainingArguments) -> _Choices | None:
-    """The perturbation the arguments name, or None where it is plain training (none, radius 0 or flat_weight 0)."""
-    if args.perturbation == "none":
-        refuse_without_effect(args, PERTURBATION_OPTIONS, "with perturbation='none'")
-        return None
-    if args.perturbation != "ccsam":
-        raise ValueError(f"perturbation={args.perturbation!r} is not known; choose ccsam or none.")
-    if args.perturbed_layers != "classifier":
-        raise ValueError(f"perturbed_layers={args.perturbed_layers!r} is not known; choose classifier.")
-    if args.feature_gradient not in ("perturbed", "clean"):
-        raise ValueError(f"feature_gradient={args.feature_gradient!r} is not known; choose perturbed or clean.")
-    relative = args.relative_radius
-    if relative is None and args.radius_scale is None:
-        relative = DEFAULT_RELATIVE_RADIUS
-    if relative is None:
-        refuse_without_effect(args, ["radius_momentum"], "without relative_radius")
-    rule = RadiusRule(
-        radius_scale=args.radius_scale,
-        relative_radius=relative,
-        max_perturbation_ratio=args.max_perturbation_ratio,
-    )
-    return None if rule.is_zero or args.flat_weight == 0 else _Choices(rule, args.feature_gradient)

@@ -59,8 +59,8 @@ def test_random_groups_have_the_sizes_of_the_classes() -> None:
         ({"kind": "halves"}, "partition='halves' is not known; choose one of batch, class"),
         ({"kind": "class", "groups": 2}, "quantiles, and it alone"),
         ({"kind": "quantiles"}, "quantiles, and it alone"),
-        ({"kind": "head_tail"}, "head_tail, and it alone"),
-        ({"kind": "batch", "head_threshold": 3}, "head_tail, and it alone"),
+        ({"kind": "head_tail"}, "head_tail alone"),
+        ({"kind": "batch", "head_threshold": 3}, "head_tail alone"),
     ],
 )
 def test_bad_choices(options: dict, message: str) -> None:

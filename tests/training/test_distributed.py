@@ -12,10 +12,30 @@ CASES = {
     "vit": {**STAGE_1, "model": "vit"},
     "vit, classes": {**STAGE_1, "model": "vit", "class_reduction": "class", "feature_gradient": "clean"},
     "cnn": {**STAGE_1, "model": "cnn"},
+    "sam": {"stage": 1, "model": "vit", "perturbation": "sam", "flat_weight": 0.7},
+    "imbsam": {"stage": 1, "model": "vit", "perturbation": "imbsam", "head_threshold": 5},
+    "copies": {"stage": 1, "model": "vit", "perturbed_layers": "all", "flat_weight": 0.7},
     "stage 2": {"stage": 2, "model": "cnn"},
     "stage 2, cached": {"stage": 2, "model": "cnn", "cache_features": True},
     "stage 2, accumulated": {"stage": 2, "model": "cnn", "cache_features": True, "gradient_accumulation_steps": 2},
 }
+
+
+SYNC = {"stage": 1, "model": "vit", "perturbation_sync": True, "flat_weight": 0.7}
+JOINED = {
+    "joined classifier": {**SYNC, "relative_radius": 0.05},
+    "joined classes": {**SYNC, "relative_radius": 0.05, "class_reduction": "class", "gradient_norm": "unbiased"},
+    "joined sam": {**SYNC, "perturbation": "sam"},
+    "joined imbsam": {**SYNC, "perturbation": "imbsam", "head_threshold": 5},
+}
+
+
+def train_joined(toy, folder: Path, case: str, processes: int) -> None:
+    """One batch of 16, or its two halves on two processes."""
+    trainer = toy.trainer(folder, per_device_train_batch_size=16 // processes, **JOINED[case])
+    trainer.train()
+    if trainer.is_world_process_zero():
+        save_file(toy.weights(trainer), folder / f"{case}.safetensors")
 
 
 def train(toy, folder: Path, case: str, processes: int) -> None:
@@ -42,6 +62,8 @@ def resume(toy, folder: Path) -> None:
 def both(toy, folder: str) -> None:
     for case in CASES:
         train(toy, Path(folder), case, 2)
+    for case in JOINED:
+        train_joined(toy, Path(folder), case, 2)
     (Path(folder) / "run").mkdir(exist_ok=True)
     resume(toy, Path(folder) / "run")
 
@@ -62,6 +84,14 @@ def test_equal_one_process_with_accumulation(toy, tmp_path, two_processes, case)
     for name, value in one.items():
         if "running_" not in name and "tracked" not in name:  # BatchNorm's buffers are those of process 0
             torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("case", JOINED)
+def test_joined_gradients_equal_one_process_with_the_joined_batch(toy, tmp_path, two_processes, case) -> None:
+    train_joined(toy, tmp_path, case, 1)
+    one, two = (load_file(folder / f"{case}.safetensors") for folder in (tmp_path, two_processes))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_resume_like_one(two_processes) -> None:
