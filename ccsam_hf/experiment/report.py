@@ -1,13 +1,23 @@
-"""What a run tells at its end: one table, and the numbers behind it as JSON."""
+"""What a run tells at its end: one table with where it was measured."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from ..data import Benchmark
 from ..shots import SHOT_GROUPS
 
 COLUMNS = {"accuracy": "overall", **{name: name for name in SHOT_GROUPS}}
+
+
+def evaluated_on(data: Benchmark, holdout: bool) -> str:
+    """What the figures of a run are measured on, in words."""
+    part = data.validation if holdout else data.test
+    assert part is not None
+    if holdout:
+        return f"{len(part):,} images held out of training (the test set is untouched)"
+    return f"the test set, {len(part):,} images"
 
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -28,6 +38,6 @@ def distribution_line(class_counts: Any, groups: Mapping[str, Any]) -> str:
     counts = [int(n) for n in class_counts]
     shots = ", ".join(f"{int(mask.sum())} {name}" for name, mask in groups.items())
     return (
-        f"{sum(counts)} training images, {len(counts)} classes, largest {max(counts)}, smallest {min(counts)} "
+        f"{sum(counts):,} training images, {len(counts):,} classes, largest {max(counts):,}, smallest {min(counts):,} "
         f"(imbalance ratio {max(counts) / min(counts):.4g}); {shots}-shot classes"
     )

@@ -2,101 +2,58 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from transformers import TimmWrapperForImageClassification, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import PreTrainedModel
 
-from ..data import Benchmark
-from ..evaluation import Evaluation, EvaluationOptions, evaluate_model, group_bars_figure
+from ..data import Benchmark, ImageViews, class_report
+from ..evaluation import Evaluation, EvaluationOptions, evaluate_model
 from ..evaluation.figures import draw_figures
-from ..models import create_model
-from ..training import (
-    PERTURBATION_OPTIONS,
-    CCSAMTrainer,
-    CCSAMTrainingArguments,
-    ClassifierTrainer,
-    ClassifierTrainingArguments,
-    LongTailedTrainer,
-    default_options,
-)
-from .parsing import Settings, parse_settings
-from .report import distribution_line, results_table
-from .views import evaluation_view, training_view
-
-CONTROL, STAGE_1, STAGE_2 = "CE", "stage 1", "stage 2"
-
-
-def main(defaults: Mapping[str, Mapping[str, Any]], argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Parse a recipe's command line and run it; what ``recipes/*.py`` call."""
-    return run_experiment(parse_settings(defaults, sys.argv[1:] if argv is None else argv))
+from ..hub import device_name, log_summary
+from ..training import LongTailedTrainer, default_options
+from .checks import check_ahead, check_folder, check_settings
+from .described import write_settings
+from .network import network_views, new_network, saved_network, train_only
+from .options import OWN_IMAGES
+from .outputs import save_outputs
+from .parsing import Settings
+from .report import distribution_line, evaluated_on
+from .smoke_data import write_smoke_data
+from .stages import Result, Stage, resuming, stages_of
 
 
 def run_experiment(settings: Settings) -> dict[str, Any]:
     """Control (if asked for), stage 1 and stage 2 on one benchmark; returns the figures of each by its name.
 
-    ``output_dir`` receives a folder for each stage (its checkpoints, and the network it ended with as ``model/``),
-    ``model/`` (the last stage's network with its preprocessing, loadable by timm, transformers and
-    `load_classifier`, beside its metrics, per-class CSV and figures), ``metrics.json`` and ``groups.png``, which shows
-    the stages side by side. Every figure is that of the last epoch. With ``--resume_from_checkpoint true`` each stage goes on from its last checkpoint.
+    ``output_dir`` receives a folder for each stage (its checkpoints, and ``model/``, the network it ended with beside
+    its figures), ``model/`` (the last stage's network with its preprocessing and card, loadable by timm, transformers
+    and `load_classifier`, beside its metrics, per-class CSV and figures), ``metrics.json``, ``settings.yaml`` (which
+    ``--config`` reads) and ``groups.png``, which shows the stages side by side. Every figure is that of the last
+    epoch. With ``--resume_from_checkpoint true`` finished stages are not repeated and the interrupted one goes on from
+    its last checkpoint.
+
+    Raises:
+        ValueError: settings or data that make no sense, before anything is trained.
     """
-    folder = Path(str(settings.stage1.output_dir))
-    data = settings.benchmark.load()
-    thresholds = data.record.thresholds
-    settings = _with_thresholds(settings, data)
-    model = new_model(settings, data)
-    main_process = settings.stage1.should_save
-    if main_process:
-        print(f"{data.record.title}: {distribution_line(data.class_counts, thresholds.masks(data.class_counts))}")
-    evaluations: dict[str, Evaluation] = {}
-    times: dict[str, float] = {}
-
-    def stage(name: str, trainer: LongTailedTrainer) -> None:
-        started = time.perf_counter()
-        _train(trainer)
-        times[name] = time.perf_counter() - started
-        evaluations[name] = _evaluate(trainer, settings, data)
-        if main_process:
-            trainer.model.save_pretrained(Path(str(trainer.args.output_dir)) / "model")
-
-    if settings.benchmark.control:
-        stage(CONTROL, _stage1_trainer(settings, data, new_model(settings, data), _as_control(settings.stage1)))
-    arguments = replace(settings.stage1, output_dir=str(folder / "stage1"))
-    trainer: LongTailedTrainer = _stage1_trainer(settings, data, model, arguments)
-    stage(STAGE_1, trainer)
-    if settings.benchmark.second_stage:
-        trainer = _stage2_trainer(settings, data, model)
-        stage(STAGE_2, trainer)
-    if main_process:
-        _save(trainer, evaluations, times, settings, data, folder)
-    trainer.accelerator.wait_for_everyone()
-    return {name: evaluation.metrics["closed_set"] for name, evaluation in evaluations.items()}
+    check_settings(settings)
+    check_folder(settings, stages_of(settings))
+    data = load_data(settings)
+    experiment = Experiment(with_thresholds(settings, data), data)
+    return experiment.run()
 
 
-def new_model(settings: Settings, data: Benchmark) -> TimmWrapperForImageClassification:
-    """The network of the run, initialised by its seed and told how its images are prepared."""
-    set_seed(settings.stage1.seed)
-    record = data.record
-    return create_model(
-        settings.benchmark.model,
-        data.num_classes,
-        label_names=data.label_names,
-        input_size=record.input_size,
-        mean=record.mean,
-        std=record.std,
-        crop_pct=record.crop_pct,
-        interpolation=record.interpolation,
-        pretrained=settings.benchmark.pretrained,
-    )
+def load_data(settings: Settings) -> Benchmark:
+    """The images, generated for ``--smoke``; the first process prepares what the others then find."""
+    with settings.stage1.main_process_first(local=False, desc="data"):
+        options = settings.benchmark
+        if settings.smoke and options.data_dir == str(settings.folder / "images") and settings.stage1.should_save:
+            write_smoke_data(options.benchmark, settings.folder / "images")
+        return options.load()
 
 
-def _with_thresholds(settings: Settings, data: Benchmark) -> Settings:
+def with_thresholds(settings: Settings, data: Benchmark) -> Settings:
     """The benchmark's own shot thresholds, where the user has not set others."""
     wanted = data.record.thresholds
     own: dict[str, Any] = {"many_shot": wanted.many, "few_shot": wanted.few, "shot_boundaries": wanted.boundaries}
@@ -105,80 +62,125 @@ def _with_thresholds(settings: Settings, data: Benchmark) -> Settings:
     return replace(settings, stage1=replace(settings.stage1, **changed), stage2=replace(settings.stage2, **changed))
 
 
-def _as_control(args: CCSAMTrainingArguments) -> CCSAMTrainingArguments:
-    """The same training without the perturbation."""
-    plain = default_options(args, PERTURBATION_OPTIONS)
-    folder = str(Path(str(args.output_dir)) / "control")
-    return replace(args, **plain, perturbation="none", output_dir=folder, push_to_hub=False)
+class Experiment:
+    """The stages of one run on loaded data."""
 
+    def __init__(self, settings: Settings, data: Benchmark) -> None:
+        self.settings, self.data = settings, data
+        self.stages = stages_of(settings)
+        self.speaks = settings.stage1.should_save
+        self.network = self._first_network()
+        self._views: dict[int, ImageViews] = {}
 
-def _stage1_trainer(
-    settings: Settings, data: Benchmark, model: TimmWrapperForImageClassification, args: CCSAMTrainingArguments
-) -> CCSAMTrainer:
-    return CCSAMTrainer(
-        model=model,
-        args=args,
-        train_dataset=training_view(data, settings.benchmark.augmentation, args.seed),
-        eval_dataset=evaluation_view(data, settings.benchmark.holdout),
-        class_counts=data.class_counts,
-    )
+    def run(self) -> dict[str, Any]:
+        """All stages that are not finished, then what the run leaves."""
+        self._announce()
+        check_ahead(self.stages, self.network, self.trainer)
+        if self.speaks:
+            write_settings(self.settings)
+            for stage in self.stages:
+                if not resuming(self.settings.stage1):
+                    stage.forget()
+        done = {self._title(stage): (stage, self._result(stage)) for stage in self.stages}
+        if self.speaks:
+            save_outputs(self.settings, self.data, done)
+        self.settings.stage1.distributed_state.wait_for_everyone()
+        return {name: result.metrics["closed_set"] for name, (_, result) in done.items()}
 
+    def trainer(self, stage: Stage, network: PreTrainedModel) -> LongTailedTrainer:
+        """The trainer of a stage on this data."""
+        views = self._views_of(stage.args.seed)
+        return stage.trainer(
+            model=network,
+            args=stage.args,
+            train_dataset=views.train,
+            eval_dataset=views.validation if self.settings.benchmark.holdout else views.test,
+            class_counts=self.data.class_counts,
+        )
 
-def _stage2_trainer(settings: Settings, data: Benchmark, model: TimmWrapperForImageClassification) -> ClassifierTrainer:
-    args: ClassifierTrainingArguments = settings.stage2
-    return ClassifierTrainer(
-        model=model,
-        args=args,
-        train_dataset=training_view(data, settings.benchmark.augmentation, args.seed),
-        eval_dataset=evaluation_view(data, settings.benchmark.holdout),
-        class_counts=data.class_counts,
-    )
+    def _result(self, stage: Stage) -> Result:
+        """What a stage finds: from its folder when it was finished before, else by training it."""
+        found = stage.result() if resuming(self.settings.stage1) else None
+        if found is not None:
+            self._say(f"{stage.name}: finished before, not repeated")
+            return found
+        if stage.fresh:
+            network = self._first_network()
+        else:
+            # From its files, so that a run resumed here equals one that went through.
+            network = saved_network(self.stages[self.stages.index(stage) - 1].model_folder)
+        checkpoint = stage.last_checkpoint() if resuming(self.settings.stage1) else None
+        self._say(f"{stage.name}: training" + (f" from {checkpoint}" if checkpoint else ""))
+        trainer = self.trainer(stage, network)
+        started = time.perf_counter()
+        trainer.train(resume_from_checkpoint=checkpoint)
+        seconds = time.perf_counter() - started
+        evaluation = self._evaluate(stage, trainer)
+        log = list(log_summary(trainer.state.log_history))
+        resumed = None if checkpoint is None else checkpoint.rpartition("/")[2]
+        result = Result(evaluation.metrics, seconds, device_name(trainer.args.device), resumed, log)
+        if self.speaks:
+            self._save(stage, trainer, evaluation, result)
+        trainer.accelerator.wait_for_everyone()
+        return result
 
+    def _evaluate(self, stage: Stage, trainer: LongTailedTrainer) -> Evaluation:
+        args, holdout = stage.args, self.settings.benchmark.holdout
+        return evaluate_model(
+            trainer.model,
+            trainer.eval_dataset,
+            label_names=self.data.label_names,
+            class_counts=self.data.class_counts,
+            accelerator=trainer.accelerator,
+            options=EvaluationOptions(
+                thresholds=args.shots(),
+                batch_size=args.per_device_eval_batch_size,
+                num_workers=args.dataloader_num_workers,
+                progress=not args.disable_tqdm,
+            ),
+            about={
+                "benchmark": self.data.record.name,
+                "stage": self._title(stage),
+                "split": "hold-out of the training set" if holdout else "test",
+                "checkpoint": "last epoch",
+                "data": dict(self.data.settings),
+            },
+        )
 
-def _train(trainer: LongTailedTrainer) -> None:
-    wanted = str(trainer.args.resume_from_checkpoint or "").lower() not in ("", "false", "none")
-    folder = Path(trainer.args.output_dir)
-    checkpoint = get_last_checkpoint(str(folder)) if wanted and folder.is_dir() else None
-    trainer.train(resume_from_checkpoint=checkpoint)
+    def _save(self, stage: Stage, trainer: LongTailedTrainer, evaluation: Evaluation, result: Result) -> None:
+        trainer.model.save_pretrained(stage.model_folder)
+        evaluation.save(stage.model_folder)
+        if stage is self.stages[-1]:
+            draw_figures(evaluation, stage.model_folder / "figures")
+        stage.finish(result)
 
+    def _first_network(self) -> PreTrainedModel:
+        options, args = self.settings.benchmark, self.settings.stage1
+        network = new_network(options, self.data, args.seed)
+        train_only(network, options.trainable_layers)
+        return network
 
-def _evaluate(trainer: LongTailedTrainer, settings: Settings, data: Benchmark) -> Evaluation:
-    args = trainer.args
-    return evaluate_model(
-        trainer.model,
-        trainer.eval_dataset,
-        label_names=data.label_names,
-        class_counts=data.class_counts,
-        accelerator=trainer.accelerator,
-        options=EvaluationOptions(
-            thresholds=args.shots(), batch_size=args.per_device_eval_batch_size, progress=not args.disable_tqdm
-        ),
-    )
+    def _views_of(self, seed: int) -> ImageViews:
+        if seed not in self._views:
+            augmentation = self.settings.benchmark.augmentation
+            self._views[seed] = network_views(self.data, self.network, augmentation, seed)
+        return self._views[seed]
 
+    def _announce(self) -> None:
+        data, options = self.data, self.settings.benchmark
+        if options.benchmark == OWN_IMAGES:
+            self._say(class_report(data))
+        else:
+            groups = self.settings.stage1.shots().masks(data.class_counts)
+            self._say(f"{data.record.title}: {distribution_line(data.class_counts, groups)}")
+        self._say(f"Evaluated on {evaluated_on(data, options.holdout)}")
 
-def _save(
-    trainer: LongTailedTrainer,
-    evaluations: Mapping[str, Evaluation],
-    times: Mapping[str, float],
-    settings: Settings,
-    data: Benchmark,
-    folder: Path,
-) -> None:
-    last = list(evaluations.values())[-1]
-    trainer.model.save_pretrained(folder / "model")
-    last.save(folder / "model")
-    draw_figures(last, folder / "model" / "figures")
-    results = {name: evaluation.metrics["closed_set"] for name, evaluation in evaluations.items()}
-    group_bars_figure({name: evaluation.metrics for name, evaluation in evaluations.items()}, folder / "groups")
-    content = {
-        "benchmark": data.record.name,
-        "settings": dict(data.settings),
-        "evaluated_on": "hold-out of the training set" if settings.benchmark.holdout else "test set",
-        "checkpoint": "last epoch",
-        "seed": settings.stage1.seed,
-        "seconds": {name: round(seconds, 1) for name, seconds in times.items()},
-        "results": results,
-    }
-    (folder / "metrics.json").write_text(json.dumps(content, indent=2) + "\n")
-    print(f"\n{results_table(results)}\n")
-    print(f"Model: {folder / 'model'}   figures: {folder / 'groups.png'}, {folder / 'model' / 'figures'}")
+    def _title(self, stage: Stage) -> str:
+        """The name in tables: of the control what it trains, "CE" for cross entropy."""
+        if stage.role != "control":
+            return stage.name
+        return "CE" if self.settings.stage1.loss == "cross_entropy" else f"{self.settings.stage1.loss}"
+
+    def _say(self, text: str) -> None:
+        if self.speaks:
+            print(text, flush=True)

@@ -1,0 +1,77 @@
+"""The network of a run, and how images become its input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import AutoModelForImageClassification, PreTrainedModel, set_seed
+
+from ..data import Benchmark, ImageConfig, ImageViews, image_views
+from ..models import create_model
+from .options import OWN_IMAGES, BenchmarkOptions
+
+LARGEST_IN_MEMORY = 64
+
+
+def new_network(options: BenchmarkOptions, data: Benchmark, seed: int) -> PreTrainedModel:
+    """The network initialised by its seed and told how its images are prepared.
+
+    A benchmark's images are prepared as its record says, one's own as the architecture's weights expect them.
+    """
+    set_seed(seed)
+    record = data.record
+    prepared: dict[str, Any] = {"input_size": options.input_size}
+    if options.benchmark != OWN_IMAGES:
+        prepared = {
+            "input_size": options.input_size or record.input_size,
+            "mean": record.mean,
+            "std": record.std,
+            "crop_pct": record.crop_pct,
+            "interpolation": record.interpolation,
+        }
+    return create_model(
+        options.model, data.num_classes, label_names=data.label_names, pretrained=options.pretrained, **prepared
+    )
+
+
+def saved_network(folder: Path) -> PreTrainedModel:
+    """The network that an earlier stage left."""
+    return AutoModelForImageClassification.from_pretrained(folder)
+
+
+def network_views(data: Benchmark, network: PreTrainedModel, augmentation: str, seed: int) -> ImageViews:
+    """The parts of the data as this network's inputs; small images of the benchmark's own size stay in memory."""
+    prepared = network.config.pretrained_cfg
+    config = ImageConfig(
+        tuple(prepared["input_size"]),
+        tuple(prepared["mean"]),
+        tuple(prepared["std"]),
+        prepared["crop_pct"],
+        prepared["interpolation"],
+    )
+    whole = config.input_size == tuple(data.record.input_size) and max(config.input_size[1:]) <= LARGEST_IN_MEMORY
+    return image_views(data, augmentation=augmentation, seed=seed, config=config, in_memory=whole)
+
+
+def train_only(network: PreTrainedModel, layers: Sequence[str] | None) -> None:
+    """Leave only the parameters of the named modules trainable; None leaves all.
+
+    BatchNorm statistics of the others still follow the batches, as in the field's programs for Places-LT.
+    ValueError for a name without parameters.
+    """
+    if layers is None:
+        return
+    module: nn.Module = network.timm_model
+    for layer in layers:
+        if not any(_belongs(name, layer) for name, _ in module.named_parameters()):
+            children = ", ".join(name for name, _ in module.named_children())
+            raise ValueError(f"--trainable_layers {layer}: the network has no such module; it has {children}.")
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(any(_belongs(name, layer) for layer in layers))
+
+
+def _belongs(parameter: str, layer: str) -> bool:
+    return parameter == layer or parameter.startswith(f"{layer}.")

@@ -1,0 +1,98 @@
+"""What a run leaves when all its stages are done: the model folder with its card, the figures, and their JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from ..data import Benchmark
+from ..evaluation import group_bars_figure
+from ..hub import (
+    RunRecord,
+    citations,
+    data_record,
+    model_record,
+    package_commit,
+    push_to_hub,
+    stage_record,
+    versions,
+    write_card,
+)
+from .parsing import Settings
+from .report import evaluated_on, results_table
+from .stages import Result, Stage
+
+
+def save_outputs(settings: Settings, data: Benchmark, stages: Mapping[str, tuple[Stage, Result]]) -> None:
+    """``model/`` (the last stage's, with card), ``metrics.json`` and ``groups.png``; prints the table, then publishes.
+
+    ``stages``: by the name that tables and figures show.
+    """
+    folder, holdout = settings.folder, settings.benchmark.holdout
+    last, _ = list(stages.values())[-1]
+    shutil.copytree(last.model_folder, folder / "model", dirs_exist_ok=True)
+    results = {name: result.metrics["closed_set"] for name, (_, result) in stages.items()}
+    suffix = " (hold-out)" if holdout else ""
+    runs = {f"{name}{suffix}": result.metrics for name, (_, result) in stages.items()}
+    group_bars_figure(runs, folder / "groups")
+    content = {
+        "benchmark": data.record.name,
+        "settings": dict(data.settings),
+        "evaluated_on": evaluated_on(data, holdout),
+        "checkpoint": "last epoch",
+        "seed": settings.stage1.seed,
+        "seconds": {name: round(result.seconds, 1) for name, (_, result) in stages.items()},
+        "resumed_from": {name: result.resumed_from for name, (_, result) in stages.items()},
+        "results": results,
+    }
+    (folder / "metrics.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_card(folder / "model", run_record(settings, data, stages))
+    print(f"\nTop-1 accuracy in % after the last epoch, on {evaluated_on(data, holdout)}:\n{results_table(results)}\n")
+    print(f"Model: {folder / 'model'} (card: README.md, figures: figures/)   stages side by side: {folder}/groups.png")
+    _publish(settings)
+
+
+def run_record(settings: Settings, data: Benchmark, stages: Mapping[str, tuple[Stage, Result]]) -> RunRecord:
+    """What the model card tells of the run."""
+    last, result = list(stages.values())[-1]
+    args: Any = settings.stage1
+    records = []
+    for name, (stage, found) in stages.items():
+        method = {"control": f"{args.loss}, unperturbed", "stage1": f"{args.loss} with {args.perturbation}"}
+        record = stage_record(
+            stage.role,
+            method.get(stage.role, f"classifier, {getattr(stage.args, 'rule', name)}"),
+            stage.args,
+            metrics=found.metrics,
+            wall_time_s=found.seconds if found.resumed_from is None else None,
+            log_history=found.log or (),
+        )
+        records.append(record)
+    whole = all(found.resumed_from is None for _, found in stages.values())
+    return RunRecord(
+        model_record(settings.folder / "model", f"{settings.benchmark.model} on {data.record.title}"),
+        data_record(data, args.shots().describe(), holdout=settings.benchmark.holdout),
+        tuple(records),
+        published=last.role,
+        seed=args.seed,
+        commit=package_commit(),
+        versions=versions(),
+        device=result.device,
+        wall_time_s=sum(found.seconds for _, found in stages.values()) if whole else None,
+        citations=citations(data=data, losses=list(dict.fromkeys([args.loss, settings.stage2.loss]))),
+    )
+
+
+def _publish(settings: Settings) -> None:
+    args = settings.stage1
+    if args.push_to_hub and args.hub_model_id:
+        done = push_to_hub(
+            settings.folder / "model",
+            args.hub_model_id,
+            private=args.hub_private_repo is not False,
+            revision=args.hub_revision,
+            token=args.hub_token,
+        )
+        print(f"Published: {done.commit_url}")
