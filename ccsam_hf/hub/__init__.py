@@ -10,6 +10,7 @@ from .record import Citation, DataRecord, ModelRecord, RunRecord, StageRecord
 from .stages import headline_metrics, log_summary, portable_arguments, stage_record
 from .store import render_cards, store_card
 from .subjects import CCSAM_CITATION, PACKAGE_CITATION, citations, data_record, model_record
+from .training_record import training_record
 
 __all__ = [
     "CCSAM_CITATION",
@@ -39,6 +40,7 @@ __all__ = [
     "render_cards",
     "stage_record",
     "store_card",
+    "training_record",
     "versions",
     "write_card",
 ]

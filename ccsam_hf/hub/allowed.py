@@ -11,7 +11,9 @@ EVAL_RESULTS = ".eval_results"
 STATE_FILES = ("trainer_state.json", "optimizer*", "scheduler*", "scaler*", "rng_state*")
 STATE_FOLDERS = ("checkpoint-*", "runs", "_*")
 # What a push replaces as a whole: such a file of an earlier push goes when the folder no longer has it.
-REPLACED = ("*.safetensors", "*.safetensors.index.json", "figures/*", f"{EVAL_RESULTS}/*", "per_class.csv")
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+CODE = ("cifar_resnet.py", "headed_timm.py", "heads.py")
+REPLACED = (*WEIGHTS, *CODE, "figures/*", f"{EVAL_RESULTS}/*", "per_class.csv")
 
 
 def publishable_files(folder: str | Path) -> list[str]:

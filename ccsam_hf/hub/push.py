@@ -151,8 +151,9 @@ def _remote_config(repo_id: str, commit: str | None, token: Any) -> dict[str, An
 
 
 def _model_kind(config: dict[str, Any]) -> str | None:
-    """transformers' model type; what timm's own saver writes has none."""
-    return config.get("model_type") or ("timm_wrapper" if "architecture" in config else None)
+    """transformers' model type, whatever the classifier; what timm's own saver writes has none."""
+    found = config.get("model_type") or ("timm_wrapper" if "architecture" in config else None)
+    return None if found is None else found.removesuffix("_with_head")
 
 
 @contextmanager

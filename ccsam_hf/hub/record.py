@@ -30,7 +30,8 @@ class ModelRecord:
     """The network. preprocessing: how an image becomes its input (config.json's pretrained_cfg).
 
     training_prior: the class prior that the scores presume ("train", "uniform"), when known. remote_code: the Python
-    file that the folder ships for an architecture of its own. notes: what a reader must know, such as a folded head.
+    file that the folder ships for an architecture of its own. classifier: the kind of the classifier where it is not
+    linear, which timm cannot load. notes: what a reader must know, such as a classifier that was folded.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ModelRecord:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     training_prior: str | None = None
     remote_code: str | None = None
+    classifier: str | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

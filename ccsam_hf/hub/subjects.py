@@ -72,7 +72,8 @@ def model_record(folder: str | Path, name: str | None = None, *, notes: Sequence
     place = Path(folder)
     config = read_config(place)
     architecture = config.get("architecture") or ", ".join(config.get("architectures") or ()) or "unknown"
-    is_timm = "architecture" in config
+    head = config.get("classifier_head")
+    is_timm = "architecture" in config and head is None
     shown = ("input_size", "mean", "std", "crop_pct", "interpolation")
     settings = {key: config["pretrained_cfg"][key] for key in shown if key in config.get("pretrained_cfg", {})}
     is_text = any("SequenceClassification" in entry for entry in config.get("architectures") or ())
@@ -84,6 +85,7 @@ def model_record(folder: str | Path, name: str | None = None, *, notes: Sequence
         task="text-classification" if is_text else "image-classification",
         preprocessing=settings,
         training_prior=config.get("training_prior") if isinstance(config.get("training_prior"), str) else None,
+        classifier=None if head is None else head["kind"],
         notes=tuple(notes),
     )
 

@@ -45,7 +45,12 @@ PLUGIN = """\
 `{architecture}` is not one of timm's own architectures. `import ccsam_hf` registers it, after which both libraries \
 load the model. Without it timm says `Unknown model ({architecture})`, and transformers raises an `ImportError` that \
 asks for another timm; the remedies are `pip install ccsam_hf` and the import, or, in transformers, \
-`trust_remote_code=True`, which runs the file `{code}` of this repository."""
+`trust_remote_code=True`, which runs the code in this repository (`{code}`)."""
+
+HEADED = """\
+The classifier on top of `{architecture}` is no linear layer ({classifier}), so timm cannot load the model. In \
+transformers it loads after `import ccsam_hf` (`pip install ccsam_hf`), or with `trust_remote_code=True`, which runs \
+the code in this repository (`{code}`); without either transformers says that it does not know the model type."""
 
 
 def usage_section(record: RunRecord) -> str:
@@ -53,7 +58,9 @@ def usage_section(record: RunRecord) -> str:
     model, name = record.model, record.repo_id or "."
     parts = [] if record.repo_id else ["The snippets load the model from the current folder, so run them in it."]
     if model.remote_code:
-        parts.append(PLUGIN.format(architecture=model.architecture, code=model.remote_code))
+        remedy = PLUGIN if model.classifier is None else HEADED
+        names = {"architecture": model.architecture, "classifier": model.classifier, "code": model.remote_code}
+        parts.append(remedy.format(**names))
     parts += [f"With {title}:\n\n{code}" for title, code in snippets(model, name, record.repo_id is not None).items()]
     return "\n\n".join(parts)
 

@@ -9,8 +9,20 @@ import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from ccsam_hf.hub import ModelRecord, RunRecord, bare_record, render_card, render_cards, store_card, write_card
+from ccsam_hf.hub import (
+    ModelRecord,
+    RunRecord,
+    bare_record,
+    publishable_files,
+    render_card,
+    render_cards,
+    store_card,
+    write_card,
+)
 from ccsam_hf.hub.card import shown_figures
+from ccsam_hf.hub.store import render_index
+from ccsam_hf.inference import load_classifier
+from ccsam_hf.models import create_model, replace_classifier
 
 EXPECTED = Path(__file__).with_name("expected_card.md")
 STORED = Path(__file__).parents[2] / "model_cards"
@@ -117,6 +129,20 @@ def test_bare_folder(saved_model):
     assert "from 500 down to 4 a class" in text
 
 
+def test_replaced_classifier_is_told_and_keeps_timm_out(saved_model, tmp_path):
+    model = create_model("cifar_resnet20", 5, input_size=16)
+    replace_classifier(model, "disalign")
+    model.save_pretrained(tmp_path)
+    write_card(tmp_path, bare_record(tmp_path, "net"))
+    text = (tmp_path / "README.md").read_text()
+    assert "is no linear layer (disalign), so timm cannot load the model" in text
+    assert "(`headed_timm.py`)" in text
+    assert "timm.create_model" not in text
+    assert 'pipeline("image-classification", model=".", trust_remote_code=True)' in text
+    assert {"headed_timm.py", "heads.py", "cifar_resnet.py"} <= set(publishable_files(tmp_path))
+    assert len(load_classifier(tmp_path, device="cpu").predict(Image.new("RGB", (16, 16)))) == 5
+
+
 def test_text_models_have_the_pipeline_only():
     model = ModelRecord("reviews", "BertForSequenceClassification", library="transformers", task="text-classification")
     text = render_card(RunRecord(model, repo_id="ada/reviews"))
@@ -155,3 +181,8 @@ def test_stored_cards_are_what_the_template_renders(place):
     assert json.loads((place.parent / "metrics.json").read_text())["stages"] == {
         s.role: s.metrics for s in record.stages
     }
+
+
+def test_stored_index_lists_them():
+    records = {path.parent: RunRecord.load(path.parent) for path in sorted(STORED.glob("*/run.json"))}
+    assert (STORED / "README.md").read_text(encoding="utf-8") == render_index(records)

@@ -22,6 +22,7 @@ from ccsam_hf.hub import (
     model_record,
     portable_command,
     stage_record,
+    training_record,
     versions,
 )
 from ccsam_hf.losses import LOSSES
@@ -103,6 +104,24 @@ def test_arguments_of_a_trainer_are_exact_without_the_machine():
     assert stage.arguments["lr_scheduler_type"] == "linear"
     wanted = {"relative_radius", "learning_rate", "loss", "loss_args", "lr_milestones", "use_cpu"}
     assert set(stage.changed) - {"dataloader_pin_memory"} == wanted
+
+
+def test_record_of_a_training(saved_model):
+    args = CCSAMTrainingArguments("out", use_cpu=True, loss="balanced_softmax", seed=3, learning_rate=0.1)
+    history = [
+        {"loss": 2.0, "epoch": 1.0, "step": 10},
+        {"eval_accuracy": 0.4, "eval_loss": 2.0, "epoch": 1.0, "step": 10},
+        {"loss": 1.0, "epoch": 2.0, "step": 20},
+    ]
+    parts = {"log_history": history, "thresholds": args.shots().describe(), "device": "cpu"}
+    made = training_record(saved_model, "animals", "stage1", "CC-SAM", args, step=10, **parts)
+    assert made.published_metrics == {"accuracy": 0.4}
+    assert made.data.class_counts == (500, 200, 90, 20, 4)
+    assert made.seed == 3
+    assert LOSSES["balanced_softmax"].reference in [citation.text for citation in made.citations]
+    assert RunRecord.from_json(made.to_json()) == made
+    later = training_record(saved_model, "animals", "stage1", "CC-SAM", args, step=20, **parts)
+    assert later.published_metrics is None, "the figures of an earlier checkpoint are not those of this one"
 
 
 def test_arguments_with_a_path_or_infinity():
