@@ -2,9 +2,29 @@
 
 from importlib.metadata import version
 
-from .data import BENCHMARKS, ClassSampler, class_counts, load_benchmark, make_long_tailed
-from .evaluation import Evaluation, EvaluationOptions, evaluate_model
+from .data import (
+    BENCHMARKS,
+    ClassSampler,
+    ImageConfig,
+    TensorImages,
+    TransformedImages,
+    class_counts,
+    image_views,
+    load_benchmark,
+    load_images,
+    make_long_tailed,
+)
+from .evaluation import (
+    Evaluation,
+    EvaluationOptions,
+    OpenSet,
+    OpenSetOptions,
+    Predictions,
+    compare_predictions,
+    evaluate_model,
+)
 from .experiment import BenchmarkOptions, run_experiment
+from .hub import PushError, RunRecord, push_to_hub, render_cards, write_card
 from .inference import Classifier, load_classifier
 from .losses import LOSSES, Target, build_loss, post_hoc_logit_adjustment
 from .metrics import LongTailMetrics, long_tail_accuracy
@@ -27,30 +47,44 @@ __all__ = [
     "BenchmarkOptions",
     "CCSAMTrainer",
     "CCSAMTrainingArguments",
+    "ClassSampler",
     "Classifier",
     "ClassifierTrainer",
     "ClassifierTrainingArguments",
-    "ClassSampler",
     "Evaluation",
     "EvaluationOptions",
     "FeatureTap",
+    "ImageConfig",
     "LongTailMetrics",
+    "OpenSet",
+    "OpenSetOptions",
+    "Predictions",
+    "PushError",
     "RadiusRule",
+    "RunRecord",
     "ShotThresholds",
     "Target",
+    "TensorImages",
+    "TransformedImages",
     "__version__",
     "add_remote_code",
     "adversarial_features",
     "build_loss",
     "characteristic_radius",
     "class_counts",
+    "compare_predictions",
     "create_model",
     "evaluate_model",
     "find_classifier",
+    "image_views",
     "load_benchmark",
     "load_classifier",
+    "load_images",
     "long_tail_accuracy",
     "make_long_tailed",
     "post_hoc_logit_adjustment",
+    "push_to_hub",
+    "render_cards",
     "run_experiment",
+    "write_card",
 ]

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import IterableDataset
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from ..data import ClassSampler, labels_of
 from ..losses import LongTailedLoss, Target, build_loss, reduce_losses
-from ..metrics import LongTailMetrics, predicted_classes
+from ..metrics import LongTailMetrics
 from ..models import ClassifierHead, FeatureTap, find_classifier
 from .arguments import LongTailedTrainingArguments
 from .checks import check_head, check_trainer, readable_labels, resolve_class_counts
-from .meters import ScalarMeter
+from .reporting import ReportingTrainer
 from .sample_loss import SampleLoss
 from .schedule import milestone_factor
 
@@ -53,7 +53,7 @@ class _RunEvents(TrainerCallback):
         self.trainer.end_accumulation()
 
 
-class LongTailedTrainer(Trainer):
+class LongTailedTrainer(ReportingTrainer):
     """`transformers.Trainer` for classifiers whose logits come from one ``nn.Linear``, on long-tailed data.
 
     Takes everything ``Trainer`` takes, and ``class_counts`` (one training count for each class, in label order) where
@@ -65,10 +65,6 @@ class LongTailedTrainer(Trainer):
     # The loss is the mean over one micro-batch; Trainer divides it by the number of micro-batches.
     loss_is_scaled_for_ga = False
     arguments_class: ClassVar[type[LongTailedTrainingArguments]] = LongTailedTrainingArguments
-    args: Any
-    model: Any
-    train_dataset: Any
-    state: TrainerState
     data_collator: Any
     optimizer: Any
     head: ClassifierHead
@@ -87,18 +83,12 @@ class LongTailedTrainer(Trainer):
                 f"{type(self).__name__} needs {self.arguments_class.__name__}, got {type(args).__name__}: "
                 "build its arguments with that class; it has every field of TrainingArguments."
             )
-        super().__init__(model, args, *trainer_arguments, **trainer_options)
-        self._given_counts = class_counts
+        super().__init__(model, args, *trainer_arguments, class_counts=class_counts, **trainer_options)
         self.epoch = 0
         self.micro_batch = 0
         self.sampler: Any = None
-        self.scalars = ScalarMeter()
         self._tap: FeatureTap | None = None
         self._loss: LongTailedLoss | None = None
-        self.class_counts: Tensor | None = None
-        if self.compute_metrics is None:
-            self.compute_metrics = self._long_tail_metrics
-            self.preprocess_logits_for_metrics = self.preprocess_logits_for_metrics or predicted_classes
         self.add_callback(_RunEvents(self))
 
     # ---- before the first step -------------------------------------------------------------------------------------
@@ -297,34 +287,3 @@ class LongTailedTrainer(Trainer):
     def run_micro_batch(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """Forward and backward of one micro-batch; its detached loss, divided by their number."""
         return super().training_step(model, inputs, *args, **kwargs)
-
-    # ---- what is reported ---------------------------------------------------------------------------------------
-
-    def sum_over_processes(self, values: Tensor) -> Tensor:
-        return self.accelerator.reduce(values, reduction="sum")
-
-    def step_report(self) -> dict[str, float]:
-        """Figures of the steps since the last log."""
-        return self.scalars.report(self.sum_over_processes)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs:
-            logs.update(self.step_report())
-        super().log(logs, start_time)
-
-    def _long_tail_metrics(self, outputs: EvalPrediction) -> dict[str, float]:
-        return LongTailMetrics(self._known_counts().tolist(), self.args.shots())(outputs)
-
-    def _known_counts(self) -> Tensor:
-        """Class counts of this run, else those given, else those the model was trained with, else the data's."""
-        if self.class_counts is not None:
-            return self.class_counts
-        if self._given_counts is not None:
-            return torch.as_tensor(self._given_counts)
-        recorded = getattr(self.model.config, "class_counts", None)
-        if recorded is not None:
-            return torch.as_tensor(recorded)
-        if self.train_dataset is not None and readable_labels(self.train_dataset):
-            labels = labels_of(self.train_dataset, self.args.label_column)
-            return torch.bincount(torch.as_tensor(labels), minlength=self.model.config.num_labels)
-        raise ValueError("The class counts of the training set are not known: pass class_counts to the trainer.")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
 from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer_utils import HubStrategy
 from transformers.utils import is_torch_xla_available
 
 from ..data import LabelledDataset, class_counts, labels_of
@@ -33,6 +34,11 @@ def check_trainer(trainer: Trainer) -> None:
         raise ValueError(
             f"python would train on {args.n_gpu} GPUs with DataParallel, which repeats hooks per replica: start with "
             f"`accelerate launch --num_processes {args.n_gpu}`, or show one GPU by CUDA_VISIBLE_DEVICES=0."
+        )
+    if args.push_to_hub and args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+        raise ValueError(
+            f"hub_strategy={HubStrategy(args.hub_strategy).value!r} would upload optimizer states, which are pickles: "
+            "choose 'every_save' or 'end'."
         )
     if is_torch_xla_available():
         raise ValueError("XLA devices are not supported: train on CPU, CUDA or MPS.")

@@ -20,6 +20,7 @@ from .steps import Engine, PerturbationPlan, build_engine, resolve_plan
 from .steps.context import StepContext
 from .steps.lengths import GroupLengths
 
+TITLES = {"none": "plain training", "ccsam": "CC-SAM", "sam": "SAM", "imbsam": "ImbSAM", "focal_sam": "Focal-SAM"}
 # Trained on instance-balanced batches, these losses leave logits of the training or of a uniform prior.
 PRIOR_OF_LOSS = {
     "cross_entropy": "train",
@@ -56,6 +57,17 @@ class CCSAMTrainer(LongTailedTrainer):
         # Looked up, because Trainer replaces the callback when it restores callback states from a checkpoint.
         return next(c for c in self.callback_handler.callbacks if isinstance(c, RunningUnit))
 
+    @property
+    def method_title(self) -> str:
+        names = {
+            "none": "plain training",
+            "ccsam": "CC-SAM",
+            "sam": "SAM",
+            "imbsam": "ImbSAM",
+            "focal_sam": "Focal-SAM",
+        }
+        return names.get(self.args.perturbation, self.args.perturbation)
+
     # ---- before the first step -------------------------------------------------------------------------------------
 
     def resolve(self) -> None:
@@ -70,7 +82,14 @@ class CCSAMTrainer(LongTailedTrainer):
             self._check_processes(plan)
             plan.partition.check(counts)
             self._lengths = GroupLengths(plan, self.running_unit, self.radii, counts.numel())
-            self._engine = build_engine(plan, self._lengths, self.model, self.head, self.accelerator.mixed_precision)
+            self._engine = build_engine(
+                plan,
+                self._lengths,
+                self.model,
+                self.head,
+                self.accelerator.mixed_precision,
+                self.args.gradient_checkpointing,
+            )
 
     def training_prior(self) -> str | None:
         if self.args.class_reduction != "sample" or self.loss.weighting is not None:

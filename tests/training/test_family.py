@@ -207,6 +207,7 @@ def test_accumulation_adds_up(toy, tmp_path, options) -> None:
 REFUSED = [
     ({"perturbation": "sam", "bf16": True}, "perturbed_layers='all' moves weights, which bf16 would round"),
     ({"perturbed_layers": "all", "bf16": True}, "bf16 would round"),
+    ({"perturbed_layers": "all", "model": "vit", "gradient_checkpointing": True}, "repeats forward passes"),
     ({"partition": "thirds"}, "partition='thirds' is not known"),
     ({"partition": "quantiles", "partition_groups": 9}, "groups=9 is more than the 4 classes"),
     ({"perturbation": "imbsam", "head_threshold": 1}, "nothing would be perturbed"),

@@ -26,12 +26,22 @@ class Engine(Protocol):
 
 
 def build_engine(
-    plan: PerturbationPlan, lengths: GroupLengths, model: nn.Module, head: ClassifierHead, mixed_precision: str
+    plan: PerturbationPlan,
+    lengths: GroupLengths,
+    model: nn.Module,
+    head: ClassifierHead,
+    mixed_precision: str,
+    checkpointing: bool,
 ) -> Engine:
     """The cheapest step that is exact for the plan: closed form, class copies, or one group after the other."""
     if plan.closed_form:
         return ClassifierStep(plan, lengths, head)
     in_full_precision(mixed_precision, f"perturbed_layers={plan.scope.text!r}")
+    if checkpointing and plan.statistics == "clean":
+        raise ValueError(
+            "gradient_checkpointing repeats forward passes that class copies must see once: switch it off, or choose "
+            "perturbed_statistics='batch'."
+        )
     blocks: Mapping[str, int] | None = parameter_blocks(model) if plan.scope.kind == "last" else None
     directions = Directions(plan, lengths, plan.scope.select(model, head.name, blocks))
     return CopiesStep(plan, directions) if plan.statistics == "clean" else GroupwiseStep(plan, directions)

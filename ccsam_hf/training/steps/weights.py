@@ -27,6 +27,7 @@ from ...perturbation import (
     layerwise_step,
     perturbed_passes,
 )
+from ..sample_loss import SampleLoss
 from .context import StepContext, combined
 from .lengths import GroupLengths
 from .plan import PerturbationPlan
@@ -128,20 +129,16 @@ class GroupwiseStep:
             losses = loss(logits)
             weights = context.sample_weights(loss, joined)
             direction, rest, flat = self._weights(context.target, context.class_counts, weights, groups)
+            stays = self._clean_loss_stays(loss)
+            reduce = context.reduce if joined else None
             gradients = batch_gradients(
-                losses,
-                groups,
-                layout,
-                parameters,
-                direction,
-                reduce=context.reduce if joined else None,
-                retain_graph=True,
+                losses, groups, layout, parameters, direction, reduce=reduce, retain_graph=stays
             )
-            clean = (weights * losses).sum()
-            remaining = loss.regularised((rest * losses).sum(), logits)
-            if len(layout.present):
+            clean = (weights * losses).detach().sum()
+            remaining = loss.regularised((rest * losses).sum(), logits) if stays else torch.zeros_like(clean)
+            if stays and len(layout.present):
                 context.backward(remaining)
-        if not len(layout.present):
+        if stays and not len(layout.present):
             context.backward(remaining)
         sizes = context.reduce(groups.sizes()) if joined else None
         perturbation = self.directions(context, gradients, groups, context.target.dominant, sizes)
@@ -153,6 +150,12 @@ class GroupwiseStep:
             perturbed += part.detach()
         context.report(loss_clean=clean, loss_perturbed=perturbed)
         return remaining.detach() + perturbed
+
+    def _clean_loss_stays(self, loss: SampleLoss) -> bool:
+        """Whether anything of the clean loss is left to train on; without it a backward pass is saved."""
+        plan = self.plan
+        everything = plan.flat_weight == 1 and plan.partition.kind != "head_tail" and plan.focal is None
+        return not everything or loss.loss.couples_batch
 
     def _weights(
         self, target: Target, class_counts: Tensor, weights: Tensor, groups: Groups
