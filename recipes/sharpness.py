@@ -2,10 +2,11 @@
 
     python recipes/sharpness.py --model OUT/ce OUT/ccsam --benchmark cifar100-lt --output_dir sharpness --budget 20
 
-`--help` lists the options. An interrupted analysis goes on when the same command is repeated.
+Same as ``python -m ccsam_hf sharpness``; `--help` lists the options. An interrupted analysis goes on when the same
+command is repeated.
 """
 
-from ccsam_hf.analysis.cli import main
+from ccsam_hf.__main__ import run_command
 
 if __name__ == "__main__":
-    main()
+    run_command("sharpness")

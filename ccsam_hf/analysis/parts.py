@@ -60,9 +60,10 @@ def noise_part(subject: Subject, scope: str, direction: str, settings: AnalysisS
 
 def _curves(subject: Subject, scope: str, objective: Objective, ratios: Tensor, units: Tensor) -> Tensor:
     """[R, S, G] by whichever way is the cheaper."""
-    if scope != "classifier":
+    layer = subject.linear if scope == "classifier" else None
+    if layer is None:
         return noise_losses(objective, ratios, units)
-    layer, labels = subject.head, subject.labels.to(subject.device)
+    labels = subject.labels.to(subject.device)
     return classifier_noise_losses(subject.features, labels, layer.weight, layer.bias, objective.groups, ratios, units)
 
 
@@ -135,9 +136,10 @@ def _class_gradients(
     subject: Subject, objective: Objective, settings: AnalysisSettings, loss: Loss, num_classes: int
 ) -> tuple[Tensor, Tensor]:
     """Mean losses and gradient norms of the classes by whichever way is the cheaper."""
-    if settings.radius_scope != "classifier":
+    layer = subject.linear if settings.radius_scope == "classifier" else None
+    if layer is None:
         return class_gradient_norms(objective, subject.labels, num_classes)
-    labels, layer = subject.labels.to(subject.device), subject.head
+    labels = subject.labels.to(subject.device)
     return linear_class_gradient_norms(subject.features, labels, layer.weight, layer.bias, loss, num_classes)
 
 

@@ -13,7 +13,7 @@ SCOPES: tuple[str, ...] = get_args(Scope)
 def scope_names(model: nn.Module, scope: str, classifier: str | None, last_stage: str | None = None) -> list[str]:
     """Names of the scope's parameters in the model's order.
 
-    "classifier": the weight and bias of the linear layer called ``classifier``. "last_stage": the module called
+    "classifier": the parameters of the layer called ``classifier``. "last_stage": the module called
     ``last_stage`` (default: `find_last_stage`) and everything registered after it, the classifier included, so that
     the three scopes contain each other. "all": every parameter.
     """
@@ -22,7 +22,7 @@ def scope_names(model: nn.Module, scope: str, classifier: str | None, last_stage
         return names
     if scope == "classifier":
         assert classifier is not None
-        return [name for name in names if name.rpartition(".")[0] == classifier]
+        return [name for name in names if name.startswith(f"{classifier}.")]
     if scope != "last_stage":
         raise ValueError(f"Unknown scope {scope!r}; choose among {', '.join(SCOPES)}.")
     stage = find_last_stage(model) if last_stage is None else last_stage

@@ -62,7 +62,7 @@ class Subject:
 
     @cached_property
     def classifier(self) -> str:
-        """Name of the linear layer whose output is the logits."""
+        """Name of the layer whose output is the logits: linear, or one that took its place."""
         argument = next(iter(inspect.signature(self.model.forward).parameters))
         batch = {argument: self.batch(torch.arange(min(4, len(self.labels))))}
         try:
@@ -70,7 +70,7 @@ class Subject:
         except ValueError as error:
             raise ValueError(
                 f"{error} Or leave classifier out of --scopes and set --radius_scope last_stage or all, which need no "
-                "linear classifier."
+                "such layer."
             ) from error
 
     @cached_property
@@ -100,11 +100,10 @@ class Subject:
         return torch.cat(captured)
 
     @property
-    def head(self) -> nn.Linear:
-        """The linear classifier."""
+    def linear(self) -> nn.Linear | None:
+        """The classifier where it is W z + b; None where another function of the features took its place."""
         layer = self.model.get_submodule(self.classifier)
-        assert isinstance(layer, nn.Linear)
-        return layer
+        return layer if isinstance(layer, nn.Linear) else None
 
     def objective(self, scope: str, loss: Loss = cross_entropy) -> Objective:
         """The mean losses as a function of the scope's weights; the classifier's runs on `features`."""
@@ -114,9 +113,9 @@ class Subject:
         labels = self.labels.to(self.device)
 
         def on_features(theta: Tensor) -> SampleLosses:
-            pieces = list(unflatten(theta, shapes).values())
-            weight, bias = pieces[0], pieces[1] if len(pieces) > 1 else None
-            return lambda index: loss(F.linear(self.features[index], weight, bias), labels[index])
+            layer, prefix = self.model.get_submodule(self.classifier), f"{self.classifier}."
+            state = {name.removeprefix(prefix): piece for name, piece in unflatten(theta, shapes).items()}
+            return lambda index: loss(functional_call(layer, state, (self.features[index],)), labels[index])
 
         def through_model(theta: Tensor, statistics: dict[str, Tensor]) -> SampleLosses:
             state = {**unflatten(theta, shapes), **statistics}

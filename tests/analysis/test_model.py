@@ -7,8 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ccsam_hf.analysis import AnalysisSettings, Sizes
 from ccsam_hf.analysis.guard import estimated_statistics, untouched
 from ccsam_hf.analysis.objective import unflatten, unit_directions
+from ccsam_hf.analysis.parts import noise_part
 from ccsam_hf.analysis.radii import class_gradient_norms, linear_class_gradient_norms
 from ccsam_hf.analysis.scopes import find_last_stage, scope_names
 from ccsam_hf.analysis.subject import Subject, cross_entropy, logits_of, wrong_probability
@@ -175,9 +177,28 @@ def test_linear_class_gradients_equal_autograd(net, images, groups, loss):
         subject = Subject(net, pixels, labels, groups)
         objective = subject.objective("classifier", loss)
         expected = class_gradient_norms(objective, labels, 4)
-        layer = subject.head
+        layer = subject.linear
         found = linear_class_gradient_norms(subject.features, labels, layer.weight, layer.bias, loss, 4)
     torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+def test_a_replaced_classifier_is_moved_through_its_own_function():
+    from ccsam_hf.models import create_model, replace_classifier
+
+    torch.manual_seed(0)
+    model = create_model("cifar_resnet20", 3, input_size=8)
+    replace_classifier(model, "cosine")
+    pixels, labels = torch.randn(6, 3, 8, 8), torch.arange(6) % 3
+    settings, groups = AnalysisSettings(), {"all": torch.full((6,), 1 / 6)}
+    with untouched(model):
+        subject = Subject(model, pixels, labels, groups)
+        assert subject.linear is None
+        fast, slow = subject.objective("classifier"), subject.objective("last_stage")
+        torch.testing.assert_close(fast.losses(fast.start), slow.losses(slow.start))
+        curves = noise_part(subject, "classifier", "random", settings, Sizes(levels=2, seeds=1))["losses"]
+        unit = unit_directions(1, fast.start, 0)[0]
+        expected = fast.losses(fast.start + fast.start.norm() * unit).mean()
+        torch.testing.assert_close(curves["global"]["all"][1, 0].float(), expected)
 
 
 def test_wrong_probability_keeps_its_precision_near_zero():
