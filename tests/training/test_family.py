@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
+from ccsam_hf.models import replace_classifier
+
 ONE_STEP = {
     "max_steps": 1,
     "per_device_train_batch_size": 32,
@@ -77,6 +79,16 @@ def test_class_copies_of_the_classifier_are_the_closed_form(toy, tmp_path, kind)
     names = {"cnn": "names:timm_model.fc.*", "vit": "names:classifier.*"}[kind]
     options = {"model": kind, "radius_scale": 0.05, "flat_weight": 0.6, "num_train_epochs": 1}
     close(toy, trained(toy, tmp_path, **options), trained(toy, tmp_path, perturbed_layers=names, **options))
+
+
+def test_groups_in_turn_of_a_cosine_classifier_are_its_closed_form(toy, tmp_path) -> None:
+    options = {"radius_scale": 0.05, "flat_weight": 0.6, "num_train_epochs": 1, "loss": "ldam"}
+    runs = []
+    for layers in ({}, {"perturbed_layers": "names:classifier.*", "perturbed_statistics": "batch"}):
+        model = toy.model("vit")
+        replace_classifier(model, "cosine", "classifier")
+        runs.append(trained(toy, tmp_path, model=model, **layers, **options))
+    close(toy, *runs)
 
 
 def test_groups_in_turn_are_class_copies_without_batch_statistics(toy, tmp_path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ...models import ClassifierHead
+from ...models.heads import CosineClassifier
 from ...perturbation import (
     Groups,
     JoinedBatch,
@@ -13,6 +13,7 @@ from ...perturbation import (
     linear_sample_squares,
     linear_weight_norm,
     shifted_logits,
+    unit_cosine_shift,
     unit_logit_shift,
 )
 from ..sample_loss import SampleLoss
@@ -22,7 +23,7 @@ from .plan import PerturbationPlan
 
 
 class ClassifierStep:
-    """Loss of a step whose groups each see their own moved classifier."""
+    """Loss of a step whose groups each see their own moved linear classifier."""
 
     runs_backward = False
 
@@ -83,6 +84,41 @@ class ClassifierStep:
         return JoinedBatch(z, context.gather(delta), everyone, context.reduce)
 
 
+class CosineStep(ClassifierStep):
+    """The same for a cosine classifier with a fixed scale."""
+
+    def __init__(self, plan: PerturbationPlan, lengths: GroupLengths, head: ClassifierHead) -> None:
+        super().__init__(plan, lengths, head)
+        assert isinstance(head.module, CosineClassifier)
+        if head.module.learned_scale:
+            raise ValueError("The closed form of a cosine classifier needs a fixed scale: set learned_scale=False.")
+        for name, idle in (("direction", "gradient"), ("gradient_norm", "batch"), ("sync", False)):
+            if getattr(plan, name) != idle:
+                raise ValueError(f"{name}={getattr(plan, name)!r} is not available for a cosine classifier.")
+        self.scale = head.module.initial_scale
+
+    def perturbed_logits(self, context: StepContext, loss: SampleLoss, logits: Tensor) -> Tensor:
+        groups, weight = context.groups(self.plan.partition), self.head.module.weight
+        delta = loss.logit_gradient(logits)
+        shift = unit_cosine_shift(context.features(), weight, delta, groups, self.scale, self.plan.feature_gradient)
+        weight_norm, number = linear_weight_norm(weight, None)
+        lengths = self.lengths(shift.grad_norm, groups, context.target.dominant, weight_norm, number)
+        return shift.logits(lengths, groups)
+
+
+def classifier_step(plan: PerturbationPlan, lengths: GroupLengths, head: ClassifierHead) -> ClassifierStep:
+    """The closed form for the kind of classifier at hand."""
+    if head.kind not in CLOSED_FORMS:
+        raise ValueError(
+            f"No closed form is known for a {head.kind!r} classifier: perturb one group after the other, with "
+            f"perturbed_layers='names:{head.name}.*' and perturbed_statistics='batch'."
+        )
+    return CLOSED_FORMS[head.kind](plan, lengths, head)
+
+
+CLOSED_FORMS = {"linear": ClassifierStep, "cosine": CosineStep}
+
+
 def in_full_precision(mixed_precision: str, what: str) -> None:
     """Refuse half precision where weights themselves are moved: rounding them destroys small perturbations."""
     if mixed_precision != "no":
@@ -90,4 +126,3 @@ def in_full_precision(mixed_precision: str, what: str) -> None:
             f"{what} moves weights, which {mixed_precision} would round: the perturbation that arrives is not the one "
             "meant. Train in float32, or choose perturbed_layers='classifier', whose closed form has no such loss."
         )
-    assert torch.is_grad_enabled()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...models import ClassifierHead
 from ...models.blocks import parameter_blocks
-from .classifier import ClassifierStep, in_full_precision
+from .classifier import classifier_step, in_full_precision
 from .context import StepContext
 from .lengths import GroupLengths
 from .plan import PerturbationPlan
@@ -35,7 +35,7 @@ def build_engine(
 ) -> Engine:
     """The cheapest step that is exact for the plan: closed form, class copies, or one group after the other."""
     if plan.closed_form:
-        return ClassifierStep(plan, lengths, head)
+        return classifier_step(plan, lengths, head)
     in_full_precision(mixed_precision, f"perturbed_layers={plan.scope.text!r}")
     if checkpointing and plan.statistics == "clean":
         raise ValueError(
