@@ -28,13 +28,13 @@ class ClassifierHead:
 
     @property
     def kind(self) -> str:
-        """"linear", or the key of `HEADS` under which `replace_classifier` put the layer there."""
+        """ "linear", or the key of `HEADS` under which `replace_classifier` put the layer there."""
         return self.module.kind if isinstance(self.module, Head) else "linear"
 
 
 @dataclass
 class _Calls:
-    """What one `nn.Linear` or `Head` was given and returned in one forward pass: the last call, and how many there were."""
+    """What a layer was given and returned in one forward pass: the last call, and how many there were."""
 
     inputs: Tensor
     outputs: Tensor
@@ -195,7 +195,7 @@ def _reason(model: nn.Module, num_classes: int, as_wide: list[str], heads: list[
 def _reproduces(module: nn.Module, call: _Calls, logits: Tensor, shift: Tensor | None = None) -> bool:
     assert isinstance(module, nn.Linear | Head)
     # Not the call itself, which would run the hooks of adapters and of this module again.
-    forward = nn.Linear.forward if isinstance(module, nn.Linear) else type(module).forward
+    forward: Any = nn.Linear.forward if isinstance(module, nn.Linear) else type(module).forward
     product = forward(module, call.inputs.to(module.weight.dtype))
     expected = product.double() if shift is None else product.double() + shift.double()
     coarser = max(TOLERANCE[call.outputs.dtype], TOLERANCE[logits.dtype])

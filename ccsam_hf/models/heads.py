@@ -18,7 +18,7 @@ Preserved = Literal["logits", "predictions"]
 class Head(nn.Module):
     """Features [B, in_features] -> logits [B, out_features], in place of an `nn.Linear`.
 
-    kind: its name in `HEADS`. preserved: what `folded` keeps; None where the head is no linear function.
+    kind: its name in `HEADS`. preserved: what `folded` keeps, None where the head is no linear function.
     """
 
     kind: ClassVar[str]
@@ -31,8 +31,7 @@ class Head(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight = nn.Parameter(linear.weight.detach().clone())
         self.replaced_bias = linear.bias is not None
-        bias = linear.bias if with_bias else None
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        self.bias = nn.Parameter(linear.bias.detach().clone()) if with_bias and self.replaced_bias else None
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, **options: Any) -> Self:
@@ -51,11 +50,7 @@ class Head(nn.Module):
         """Weight [C, D] and bias [C] (None for zero) of the linear layer that keeps what `preserved` says."""
         raise ValueError(f"A {self.kind!r} classifier is no linear function of the features and cannot be folded.")
 
-    def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}, " + ", ".join(f"{k}={v}" for k, v in self.options().items())
-
     def _new(self, values: Tensor) -> nn.Parameter:
-        """A parameter beside the weight, on its device and in its type."""
         return nn.Parameter(values.to(self.weight.device, self.weight.dtype))
 
 
@@ -115,9 +110,10 @@ class ScaledLinear(Head):
 class AlignedLinear(Head):
     """logits' = σ (α ⊙ l + β) + (1 − σ) l with l = W z + b and the confidence σ = sigmoid(⟨v, z⟩ + v_0) in (0, 1).
 
-    DisAlign trains α, β [C], v and v_0 alone, from α = 1, β = 0 (no change), v = 0.1, v_0 = 0. S. Zhang et al.,
+    DisAlign trains α, β [C], v and v_0 alone, from α = 1, β = 0 (no change) and v = v_0 = 0. S. Zhang et al.,
     Distribution alignment: a unified framework for long-tail visual recognition, CVPR 2021. This is the release's form
     for segmentation; the one for images, (1 + σ α) l + σ β, is the same family with α one smaller, started at α = 1.
+    The release starts at v = 0.1, where σ is 1 without a gradient for 2,048 features of ordinary size.
     """
 
     kind = "disalign"
@@ -126,7 +122,7 @@ class AlignedLinear(Head):
         super().__init__(linear)
         self.logit_scale = self._new(torch.ones(self.out_features))
         self.logit_bias = self._new(torch.zeros(self.out_features))
-        self.confidence_weight = self._new(torch.full((1, self.in_features), 0.1))
+        self.confidence_weight = self._new(torch.zeros(1, self.in_features))
         self.confidence_bias = self._new(torch.zeros(1))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -164,18 +160,19 @@ class DeconfoundedClassifier(Head):
     ) -> None:
         super().__init__(linear, with_bias=False)
         if num_heads < 1 or self.in_features % num_heads:
-            raise ValueError(f"num_heads={num_heads} does not divide the {self.in_features} features: choose a divisor.")
+            raise ValueError(
+                f"num_heads={num_heads} does not divide the {self.in_features} features: choose a divisor."
+            )
         if not 0 <= momentum < 1 or alpha < 0 or gamma < 0:
             raise ValueError(f"momentum must lie in [0, 1), alpha and gamma at least 0: {momentum}, {alpha}, {gamma}.")
-        self.num_heads, self.scale, self.alpha = num_heads, _positive("scale", scale), alpha
-        self.gamma, self.momentum = gamma, momentum
+        self.num_heads, self.scale = num_heads, _positive("scale", scale)
+        self.alpha, self.gamma, self.momentum = alpha, gamma, momentum
         self.register_buffer("direction", self.weight.new_zeros(self.in_features))
         # One part is a linear function of z/‖z‖, several are not, because every part has a norm of its own.
         self.preserved = "predictions" if num_heads == 1 else None
 
     def options(self) -> dict[str, Any]:
-        names = ("num_heads", "scale", "alpha", "gamma", "momentum")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("num_heads", "scale", "alpha", "gamma", "momentum")}
 
     def forward(self, features: Tensor) -> Tensor:
         parts = F.normalize(features.unflatten(1, (self.num_heads, -1)), dim=2)
@@ -208,9 +205,9 @@ class ResidualBranches(Head):
     """logits = Σ_k (W A_k z + b) with three branches A_k [D, D] on one shared linear layer.
 
     The first branch is trained on all classes, the second on medium and few, the third on few-shot classes, and their
-    sum on all (`ccsam_hf.training.residual_branch_loss`). J. Cui et al., ResLT: residual learning for long-tailed
-    recognition, TPAMI 2022. A branch is the paper's 1x1 convolution: linear, so that it may follow the pooling. The
-    branches start as `nn.Linear` does; the release's CIFAR network has batch normalisation in their place.
+    sum on all. J. Cui et al., ResLT: residual learning for long-tailed recognition, TPAMI 2022. A branch is the 1x1
+    convolution, linear, so that it may follow the pooling; it starts as `nn.Linear` does. The release's CIFAR network
+    has batch normalisation in its place.
     """
 
     kind = "reslt"
@@ -232,9 +229,8 @@ class ResidualBranches(Head):
         return self.weight @ self.branches.sum(0), None if self.bias is None else 3 * self.bias
 
 
-HEADS: dict[str, type[Head]] = {
-    head.kind: head for head in (CosineClassifier, ScaledLinear, AlignedLinear, DeconfoundedClassifier, ResidualBranches)
-}
+KINDS = (CosineClassifier, ScaledLinear, AlignedLinear, DeconfoundedClassifier, ResidualBranches)
+HEADS: dict[str, type[Head]] = {head.kind: head for head in KINDS}
 
 
 def install_head(model: nn.Module, name: str, kind: str, options: dict[str, Any]) -> Head:

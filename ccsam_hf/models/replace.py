@@ -6,7 +6,6 @@ import json
 import os
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -111,17 +110,15 @@ def load_with_head(folder: str | os.PathLike[str], **options: Any) -> PreTrained
     )
 
 
-@cache
-def _headed_config_class(base: type[PreTrainedConfig]) -> type[PreTrainedConfig]:
+def _headed_config_class(base: type[Any]) -> type[PreTrainedConfig]:
     if base is TimmWrapperConfig:
         return HeadedTimmConfig
     members = {"model_type": base.model_type + SUFFIX, "__module__": __name__}
     return type(f"{base.__name__}WithHead", (base,), members)
 
 
-@cache
-def _headed_model_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    class WithHead(base):  # type: ignore[misc, valid-type]
+def _headed_model_class(base: type[Any]) -> type[PreTrainedModel]:
+    class WithHead(base):
         def __init__(self, config: Any) -> None:
             super().__init__(config)
             install_head(self, **config.classifier_head)

@@ -58,9 +58,10 @@ class Adversarial(Rule):
 class AdversarialReleased(Rule):
     """CC-SAM's stage 2 as its authors released it, which differs from the paper (github.com/zzpustc/CC-SAM).
 
-    L = (1 − a) L_S + a · mean_i w_{y_i} l_i(z_i + λ w_{y_i} g_i), a = min((t + 1)/T, ``adversarial_cap``), where g is the
-    gradient over all features of the same class in the batch, divided by its norm, and w_c = ½ log(n_max/n_c + 0.01).
-    λ is ``adversarial_scale``, 1 in the release. Its backbone's BatchNorm statistics go on moving: ``shift_batch_norm``.
+    L = (1 − a) L_S + a · mean_i w_{y_i} l_i(z_i + λ w_{y_i} g_i), a = min(t/T, ``adversarial_cap``), t = 1..T, where g
+    is the gradient over all features of the same class in the batch, divided by its norm, and w_c = ½ log(n_max/n_c +
+    0.01). λ is ``adversarial_scale``, 1 in the release. There the backbone's BatchNorm statistics go on moving, which
+    is ``shift_batch_norm``, and its normalisation uses those of the batch.
     """
 
     reference = "Zhou et al., CVPR 2023, release"

@@ -83,7 +83,7 @@ class Rule:
         """Raise ValueError for values of ``options`` that are out of range or do not combine."""
 
     def prepare(self, loss: LongTailedLoss, class_counts: Tensor) -> None:
-        """Before the first step: raise ValueError for a base loss that does not go with the rule; keep what is needed."""
+        """Before the first step: refuse a base loss that does not go with the rule, keep what the steps need."""
 
     def trained(self, head: nn.Linear | Head) -> list[nn.Parameter]:
         """The parameters of the classifier that are trained; all others of the model are frozen."""
@@ -102,7 +102,7 @@ class ClosedRule(Rule):
     """A rule without training: ``solve`` sets the linear classifier from what is there."""
 
     accepts = ("linear",)
-    options = ()
+    options: ClassVar[tuple[str, ...]] = ()
 
     def solve(self, head: nn.Linear, features: Callable[[], tuple[Tensor, Tensor]]) -> None:
         """Overwrite weight and bias. ``features`` computes z [N, D] and labels [N] of the training set."""

@@ -37,7 +37,7 @@ def nearest_mean_classifier(means: Tensor, metric: str) -> tuple[Tensor, Tensor]
 
 
 class TauNormalization(ClosedRule):
-    """W_c ← W_c/‖W_c‖^τ with ``tau``. The paper drops the bias; ``keep_bias`` keeps it, so that τ = 0 changes nothing."""
+    """W_c ← W_c/‖W_c‖^τ with ``tau``. The paper drops the bias; with ``keep_bias`` τ = 0 changes nothing."""
 
     options = ("tau", "keep_bias")
 
