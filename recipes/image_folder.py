@@ -3,9 +3,9 @@
     accelerate launch recipes/image_folder.py --data_dir my_photos
     accelerate launch recipes/image_folder.py --dataset some/hub-dataset
 
-my_photos holds ``train/CLASS/...`` and ``val/CLASS/...``, or ``CLASS/...`` alone: then a fifth of each class becomes the
-test set (``--holdout_fraction``), and one image of every class at least stays in training. Prints the distribution of
-the classes and which are few-shot, trains, and leaves a folder that loads as
+my_photos holds ``train/CLASS/...`` and ``val/CLASS/...``, or ``CLASS/...`` alone: then a fifth of each class becomes
+the test set (``--holdout_fraction``), and one image of every class at least stays in training. Prints the distribution
+of the classes and which are few-shot, trains, and leaves a folder that loads as
 
     pipeline("image-classification", model="runs/images/model")("photo.jpg")
 

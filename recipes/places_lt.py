@@ -10,9 +10,9 @@ folder or URL as ``--list_dir``). One process trains at the paper's batch size a
 
 The paper's row is quoted as later papers print it. It starts from weights trained on the whole of ImageNet. Which ones,
 and which layers stage 1 trains, are settings: ``--model resnet152.tv_in1k --pretrained true --trainable_layers layer4
-fc``, as the field began; ``--trainable_layers layer3 layer4 fc`` or all layers (a YAML file with ``trainable_layers:
-null``) are others. Epochs (30 + 10), lr 0.01, cosine and weight decay 5e-4 are the field's practice (Kang et al., ICLR
-2020). Settings: ccsam_hf/experiment/places.py; the same as ``python -m ccsam_hf places``.
+fc``, as the field began; ``--trainable_layers all`` is another. Epochs (30 + 10), lr 0.01, cosine and weight decay 5e-4
+are the field's practice (Kang et al., ICLR 2020). Settings: ccsam_hf/experiment/places.py; the same as ``python -m
+ccsam_hf places``.
 """
 
 from ccsam_hf.__main__ import run_command

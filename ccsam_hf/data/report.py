@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from ccsam_hf.data.benchmarks import Benchmark
+from ccsam_hf.shots import ShotThresholds
 
 
-def class_report(data: Benchmark, rows: int = 40) -> str:
+def class_report(data: Benchmark, rows: int = 40, thresholds: ShotThresholds | None = None) -> str:
     """Sizes, imbalance ratio, many/medium/few classes, counts from the largest class down, and the few-shot names.
 
-    At most `rows` classes are listed: the largest and the smallest ones.
+    At most `rows` classes are listed: the largest and the smallest ones. thresholds: the benchmark's by default.
     """
     counts, names = data.class_counts, data.label_names
-    thresholds = data.record.thresholds
+    thresholds = thresholds or data.record.thresholds
     groups = thresholds.masks(counts)
-    validation = "none" if data.validation is None else f"{len(data.validation):,}"
+    validation = "no" if data.validation is None else f"{len(data.validation):,}"
     sizes = f"{len(data.train):,} training, {validation} validation, {len(data.test):,} test images"
     lines = [
         f"{data.record.title}: {sizes}, {data.num_classes:,} classes, imbalance ratio {data.imbalance_ratio:g}",

@@ -45,16 +45,21 @@ def check_settings(settings: Settings) -> None:
 
 
 def check_folder(settings: Settings, stages: Sequence[Stage]) -> None:
-    """ValueError when the folder holds another run, or one that would be resumed with other settings."""
-    if not resuming(settings.stage1):
-        used = [stage.folder for stage in stages if stage.has_checkpoint()]
-        if used:
-            raise ValueError(
-                f"{used[0]} holds checkpoints of an earlier run: go on with it by --resume_from_checkpoint true, "
-                "choose another --output_dir, or remove that folder."
-            )
-        return
-    earlier = read_settings(settings.folder)
+    """ValueError when a new run would mix its checkpoints with those of another."""
+    used = [] if resuming(settings.stage1) else [stage.folder for stage in stages if stage.has_checkpoint()]
+    if used:
+        raise ValueError(
+            f"{used[0]} holds checkpoints of an earlier run: go on with it by --resume_from_checkpoint true, "
+            "choose another --output_dir, or remove that folder."
+        )
+
+
+def check_same(settings: Settings) -> None:
+    """ValueError when a run would be resumed with settings that decide the result and differ from those it began with.
+
+    ``settings``: with the benchmark's shot thresholds, as they are recorded.
+    """
+    earlier = read_settings(settings.folder) if resuming(settings.stage1) else None
     differ = [] if earlier is None else changed_settings(earlier, settings)
     if differ:
         raise ValueError(

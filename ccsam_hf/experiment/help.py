@@ -29,20 +29,22 @@ def help_text(title: str, defaults: Mapping[str, Mapping[str, Any]]) -> str:
     parts = [
         title,
         "usage: [--config FILE.yaml] [--smoke] [--NAME VALUE ...] [--stage2.NAME VALUE ...]\n"
-        "Flags may also be written --NAME=VALUE; a YAML file has sections benchmark, stage1 and stage2.",
+        "Flags may also be written --NAME=VALUE, and none empties an option that may be empty. A YAML file has the\n"
+        "sections benchmark, stage1 and stage2.",
         _group("Experiment", [*fields(Source), *fields(BenchmarkOptions)], sections["benchmark"]),
         _group("Stage 1", own1, first),
-        _group("Stage 2", own2, first | second, STAGE2_PREFIX),
+        _group("Stage 2", own2, {name: first[name] for name in INHERITED if name in first} | second, STAGE2_PREFIX),
         _group("Stage 1, from transformers.TrainingArguments", shared, first),
-        "Stage 2 has all of these as --stage2.NAME too. " + _taken_over(second),
+        _taken_over(second),
     ]
     return "\n\n".join(parts)
 
 
 def _taken_over(second: Mapping[str, Any]) -> str:
     names = ", ".join(name for name in INHERITED if name not in second)
-    own = ", ".join(f"--stage2.{name} {value}" for name, value in second.items())
-    return textwrap.fill(f"It takes over from stage 1, unless told otherwise: {names}. Its own defaults: {own}.", WIDTH)
+    own = ", ".join(f"--stage2.{name} {_shown(value)}" for name, value in second.items())
+    text = "Stage 2 has all of these as --stage2.NAME too. It takes over from stage 1, unless told otherwise: "
+    return textwrap.fill(f"{text}{names}. Its own defaults: {own}.", WIDTH)
 
 
 def _group(title: str, options: list[Field[Any]], defaults: Mapping[str, Any], prefix: str = "--") -> str:
@@ -63,4 +65,6 @@ def _default(option: Field[Any]) -> Any:
 def _shown(value: Any) -> str:
     if isinstance(value, Enum):
         return str(value.value)
-    return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value).lower()
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

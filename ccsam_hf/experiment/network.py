@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import AutoModelForImageClassification, PreTrainedModel, set_seed
 
 from ..data import Benchmark, ImageConfig, ImageViews, image_views
@@ -64,7 +63,7 @@ def train_only(network: PreTrainedModel, layers: Sequence[str] | None) -> None:
     """
     if layers is None:
         return
-    module: nn.Module = network.timm_model
+    module: Any = network.timm_model
     for layer in layers:
         if not any(_belongs(name, layer) for name, _ in module.named_parameters()):
             children = ", ".join(name for name, _ in module.named_children())

@@ -47,7 +47,7 @@ class BenchmarkOptions:
     pretrained: bool = field(default=False, metadata={"help": "Start from timm's pre-trained weights."})
     trainable_layers: list[str] | None = field(
         default=None,
-        metadata={"help": "Modules that stage 1 trains, such as layer4 fc; all others keep their weights."},
+        metadata={"help": "all, or modules that stage 1 trains, such as layer4 fc; the others keep their weights."},
     )
     input_size: int | None = field(
         default=None, metadata={"help": "Side of the network's input in pixels, instead of the benchmark's."}
@@ -59,6 +59,8 @@ class BenchmarkOptions:
     second_stage: bool = field(default=True, metadata={"help": "Retrain the classifier (stage 2) after stage 1."})
 
     def __post_init__(self) -> None:
+        if self.trainable_layers in (["all"], ["none"]):
+            self.trainable_layers = None
         if self.dataset is not None:
             self._take_dataset(self.dataset)
         if self.benchmark != OWN_IMAGES and self.benchmark not in BENCHMARKS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -83,13 +84,21 @@ class Settings:
 
 
 class FlagParser(HfArgumentParser):
-    """Flags of dataclasses by their whole names; what is wrong is a ValueError."""
+    """Flags of dataclasses by their whole names; what is wrong is a ValueError.
 
-    def __init__(self, *types: type) -> None:
+    An option that may be empty and is no text takes the word none.
+    """
+
+    def __init__(self, *types: type, prefix: str = "--") -> None:
         super().__init__(types, allow_abbrev=False, add_help=False)  # type: ignore[arg-type]
+        self.flag_prefix = prefix
+        for action in self._actions:
+            if action.default is None and action.type not in (None, str):
+                action.type = _or_none(action.type)
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(message.replace("argument --", "--").replace("/--", ", --"))
+        # argparse names every spelling of a flag; --a-b beside --a_b says nothing new.
+        raise ValueError(re.sub(r"^argument --([^/:]+)(/[^:]+)?:", rf"{self.flag_prefix}\1:", message))
 
     def values(self, defaults: Mapping[str, Any], words: Sequence[str]) -> Namespace:
         """Defaults and flags by name; ValueError for a word that is neither a flag nor its value."""
@@ -101,8 +110,20 @@ class FlagParser(HfArgumentParser):
             if flag is None:
                 raise ValueError(f"{rest[0]!r} belongs to no flag; flags look like --NAME VALUE.")
             name = flag.removeprefix("--").partition("=")[0]
-            raise ValueError(f"There is no flag --{name}{near(name, known, '--')}.")
+            raise ValueError(f"There is no flag {self.flag_prefix}{name}; {near(name, known, self.flag_prefix)}.")
+        for name, value in vars(found).items():
+            if value == [None]:
+                setattr(found, name, None)
         return found
+
+
+def _or_none(convert: Any) -> Any:
+    def read(word: str) -> Any:
+        return None if word.lower() == "none" else convert(word)
+
+    # argparse shows the name of what could not read a value.
+    read.__name__ = getattr(convert, "__name__", "option")
+    return read
 
 
 def parse_settings(defaults: Mapping[str, Mapping[str, Any]], argv: Sequence[str]) -> Settings:
@@ -131,9 +152,10 @@ def parse_settings(defaults: Mapping[str, Mapping[str, Any]], argv: Sequence[str
 
 def _stage2(defaults: Mapping[str, Any], words: Sequence[str]) -> ClassifierTrainingArguments:
     try:
-        return _built("stage2", FlagParser(ClassifierTrainingArguments).values(defaults, words))
+        values = FlagParser(ClassifierTrainingArguments, prefix=STAGE2_PREFIX).values(defaults, words)
+        return _built("stage2", values)
     except ValueError as error:
-        raise ValueError(f"Stage 2 (its flags are --stage2.NAME): {error}") from error
+        raise ValueError(f"Stage 2: {error}") from error
 
 
 def split_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:

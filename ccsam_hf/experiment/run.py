@@ -13,7 +13,7 @@ from ..evaluation import Evaluation, EvaluationOptions, evaluate_model
 from ..evaluation.figures import draw_figures
 from ..hub import device_name, log_summary
 from ..training import LongTailedTrainer, default_options
-from .checks import check_ahead, check_folder, check_settings
+from .checks import check_ahead, check_folder, check_same, check_settings
 from .described import write_settings
 from .network import network_views, new_network, saved_network, train_only
 from .options import OWN_IMAGES
@@ -40,8 +40,9 @@ def run_experiment(settings: Settings) -> dict[str, Any]:
     check_settings(settings)
     check_folder(settings, stages_of(settings))
     data = load_data(settings)
-    experiment = Experiment(with_thresholds(settings, data), data)
-    return experiment.run()
+    settings = with_thresholds(settings, data)
+    check_same(settings)
+    return Experiment(settings, data).run()
 
 
 def load_data(settings: Settings) -> Benchmark:
@@ -169,7 +170,7 @@ class Experiment:
     def _announce(self) -> None:
         data, options = self.data, self.settings.benchmark
         if options.benchmark == OWN_IMAGES:
-            self._say(class_report(data))
+            self._say(class_report(data, thresholds=self.settings.stage1.shots()))
         else:
             groups = self.settings.stage1.shots().masks(data.class_counts)
             self._say(f"{data.record.title}: {distribution_line(data.class_counts, groups)}")

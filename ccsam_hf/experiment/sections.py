@@ -46,7 +46,7 @@ def merged(*sources: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
             known = option_names(section)
             for name in values:
                 if name not in known:
-                    raise ValueError(f"Section {section!r} has no option {name!r}{near(name, known)}.")
+                    raise ValueError(f"Section {section!r} has no option {name!r}; {near(name, known)}.")
             result[section] |= values
     return result
 
@@ -54,4 +54,4 @@ def merged(*sources: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
 def near(name: str, known: set[str], prefix: str = "") -> str:
     """The part of a message that proposes names like the wrong one."""
     likely = difflib.get_close_matches(name, sorted(known), n=3)
-    return f"; did you mean {' or '.join(prefix + word for word in likely)}?" if likely else "; see --help"
+    return f"near names: {', '.join(prefix + word for word in likely)}" if likely else "--help lists them all"

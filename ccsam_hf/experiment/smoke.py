@@ -10,10 +10,13 @@ STEPS: dict[str, Any] = {
     "num_train_epochs": 2,
     "per_device_train_batch_size": 16,
     "per_device_eval_batch_size": 64,
+    "learning_rate": 0.02,
     "warmup_steps": 0,
     "lr_milestones": None,
     "save_strategy": "no",
     "disable_tqdm": True,
+    "dataloader_num_workers": 0,
+    "dataloader_pin_memory": False,
 }
 
 
@@ -27,4 +30,4 @@ def smoke_sections(benchmark: str) -> dict[str, dict[str, Any]]:
         data |= {"subset": benchmark != OWN_IMAGES}
     if not benchmark.startswith(("cifar", "digits")):
         data["input_size"] = 16
-    return {"benchmark": data, "stage1": stage1, "stage2": {"num_train_epochs": 1, "lr_milestones": None}}
+    return {"benchmark": data, "stage1": stage1, "stage2": {"num_train_epochs": 1, "learning_rate": 0.02}}

@@ -16,6 +16,8 @@ from .options import OWN_IMAGES
 
 COUNTS = (20, 14, 9, 7, 4, 2)
 TESTS = 4
+# Before the draw; enough for an imbalance ratio of 100.
+CIFAR_CLASS_SIZE = 100
 WORDNET_IDS = ("n01440764", "n01443537", "n01484850", "n01491361", "n01494475", "n01496331")
 PLACES = ("airfield", "airplane_cabin", "airport_terminal", "alcove", "alley", "amphitheater")
 Entry = tuple[str, int]
@@ -91,9 +93,9 @@ def _write_cifar(benchmark: str, folder: Path) -> None:
     features = datasets.Features(
         {record.image_column: datasets.Image(), record.label_column: datasets.ClassLabel(names=names)}
     )
-    for part, (split, size) in enumerate({"train": 2 * COUNTS[0], "test": TESTS}.items()):
+    for part, (split, size) in enumerate({"train": CIFAR_CLASS_SIZE, "test": TESTS}.items()):
         labels = [label for label in range(len(COUNTS)) for _ in range(size)]
-        pictures = [class_picture(c, 1000 * part + i, 32).crop((0, 0, 32, 32)) for i, c in enumerate(labels)]
+        pictures = [class_picture(c, 10_000 * part + i, 32).crop((0, 0, 32, 32)) for i, c in enumerate(labels)]
         rows: dict[str, list[Any]] = {record.image_column: pictures, record.label_column: labels}
         table = datasets.Dataset.from_dict(rows, features=features)
         table.to_parquet(str(folder / f"{split}-00000-of-00001.parquet"))

@@ -210,7 +210,7 @@ def test_digits_stay_out_of_the_test_set():
 
 def test_the_report_names_the_few_shot_classes():
     text = class_report(load_benchmark("digits-lt"), rows=4)
-    assert "353 training, none validation, 500 test images, 10 classes, imbalance ratio 64" in text
+    assert "353 training, no validation, 500 test images, 10 classes, imbalance ratio 64" in text
     assert "Shots (many 50, few 10, strict): 3 many, 3 medium, 4 few" in text
     assert "zero       128  many\n  one         82  many\n  ... 6 classes between\n  eight        3  few" in text
     assert text.endswith("Few-shot classes: six, seven, eight, nine")

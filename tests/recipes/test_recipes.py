@@ -1,0 +1,98 @@
+"""Every recipe, run as a user runs it, on small generated images in the official layout."""
+
+import json
+import runpy
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from transformers import pipeline
+
+from ccsam_hf.data import load_benchmark
+from ccsam_hf.evaluation import Predictions
+from ccsam_hf.experiment.smoke_data import PLACES, class_picture
+from ccsam_hf.inference import load_classifier
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+NAMES = ("cifar_lt", "imagenet_lt", "places_lt", "inat2018", "image_folder", "digits_lt")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[str, tuple[Path, str]]:
+    """Folder and printed text of each recipe that has run."""
+    return {}
+
+
+@pytest.fixture
+def run(runs, tmp_path_factory, monkeypatch, capsys):
+    def once(name: str) -> tuple[Path, str]:
+        if name not in runs:
+            monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")
+            folder = tmp_path_factory.mktemp(name)
+            monkeypatch.setattr(
+                "sys.argv", [f"{name}.py", "--smoke", "--output_dir", str(folder / "run"), "--use_cpu=true"]
+            )
+            runpy.run_path(str(RECIPES / f"{name}.py"), run_name="__main__")
+            runs[name] = folder / "run", capsys.readouterr().out
+        return runs[name]
+
+    return once
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_end_to_end(run, name) -> None:
+    folder, printed = run(name)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert list(metrics["results"])[-2:] == ["stage 1", "stage 2"]
+    assert metrics["checkpoint"] == "last epoch"
+    for stage, figures in metrics["results"].items():
+        shown = next(line for line in printed.splitlines() if line.startswith(f"{stage} "))
+        assert f"{100 * figures['accuracy']:.2f}" in shown
+        assert None not in (figures["many"], figures["few"])
+    assert (folder / "groups.png").stat().st_size > 5000
+    assert "imbalance ratio" in printed
+    assert "few-shot" in printed.lower()
+    classifier = load_classifier(folder / "model")
+    assert sum(classifier.class_counts) == sum(json.loads((folder / "model/config.json").read_text())["class_counts"])
+    assert classifier.training_prior == "uniform"
+    assert "model-index" in (folder / "model" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_says_what_it_is(name) -> None:
+    text = (RECIPES / f"{name}.py").read_text()
+    assert len(text.splitlines()) <= 60
+    assert f"accelerate launch" in text.split('"""')[1]
+    assert f"recipes/{name}.py" in text
+    assert "paper" in text.lower()
+
+
+def test_official_lists_are_read(run) -> None:
+    assert load_classifier(run("imagenet_lt")[0] / "model").label_names[0] == "tench, Tinca tinca"
+    assert load_classifier(run("places_lt")[0] / "model").label_names == list(PLACES)
+    assert load_classifier(run("inat2018")[0] / "model").label_names[5] == "Species 5"
+    assert run("cifar_lt")[1].startswith("CIFAR-100-LT: 163 training images, 6 classes, largest 100, smallest 1")
+
+
+def test_image_folder_tells_the_few_shot_classes_and_holds_images_out(run) -> None:
+    folder, printed = run("image_folder")
+    assert "45 training, no validation, 11 test images, 6 classes, imbalance ratio 8" in printed
+    assert "Few-shot classes: alley, amphitheater" in printed
+    answer = pipeline("image-classification", model=str(folder / "model"), top_k=6)(class_picture(0, 999))
+    assert {entry["label"] for entry in answer} == set(PLACES)
+
+
+@pytest.mark.parametrize("name", ["digits_lt", "cifar_lt"])
+def test_pipeline_on_raw_images_equals_the_trainer(run, name) -> None:
+    folder, _ = run(name)
+    if name == "digits_lt":
+        test = load_benchmark("digits-lt").test
+    else:
+        test = load_benchmark("cifar100-lt", data_dir=folder / "images", subset=True).test
+    stored = Predictions.load(folder / "model")
+    classify = pipeline("image-classification", model=str(folder / "model"), top_k=1)
+    answers = [answer[0]["label"] for answer in classify(list(test["image"]), batch_size=100)]
+    assert len(answers) == len(test) == len(stored.columns["prediction"])
+    assert len(set(answers)) > 1
+    np.testing.assert_array_equal(answers, np.array(stored.label_names)[stored.columns["prediction"]])
