@@ -5,12 +5,24 @@ A published checkpoint can ship this file, with `heads.py` and `cifar_resnet.py`
 
 from typing import Any
 
+import torch.nn as nn
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
 from .cifar_resnet import CifarResNet  # noqa: F401  registers the CIFAR architectures
-from .heads import install_head
+from .heads import HEADS, Head
 
 SUFFIX = "_with_head"
+
+
+def install_head(model: nn.Module, name: str, kind: str, options: dict[str, Any]) -> Head:
+    """Put the head of a kind where the `nn.Linear` called `name` is, starting from that layer's weights."""
+    if kind not in HEADS:
+        raise ValueError(f"Unknown kind of classifier {kind!r}: choose one of {', '.join(HEADS)}.")
+    linear = model.get_submodule(name)
+    assert isinstance(linear, nn.Linear), f"{name} is a {type(linear).__name__}"
+    head = HEADS[kind].from_linear(linear, **options)
+    model.set_submodule(name, head)
+    return head
 
 
 class HeadedTimmConfig(TimmWrapperConfig):

@@ -208,15 +208,24 @@ class ResidualBranches(Head):
     sum on all. J. Cui et al., ResLT: residual learning for long-tailed recognition, TPAMI 2022. A branch is the 1x1
     convolution, linear, so that it may follow the pooling; it starts as `nn.Linear` does. The release's CIFAR network
     has batch normalisation in its place.
+
+    branch_weight: β in (1 − β) · loss of the sum + β · loss of the branches; the default is the release's for
+        CIFAR-100-LT.
     """
 
     kind = "reslt"
     preserved = "logits"
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, branch_weight: float = 0.995) -> None:
         super().__init__(linear)
+        if not 0 <= branch_weight <= 1:
+            raise ValueError(f"branch_weight must lie in 0..1, got {branch_weight}.")
+        self.branch_weight = branch_weight
         bound = 1 / math.sqrt(self.in_features)
         self.branches = self._new(torch.empty(3, self.in_features, self.in_features).uniform_(-bound, bound))
+
+    def options(self) -> dict[str, Any]:
+        return {"branch_weight": self.branch_weight}
 
     def branch_logits(self, features: Tensor) -> Tensor:
         """The logits of each branch, [3, B, C]."""
@@ -231,17 +240,6 @@ class ResidualBranches(Head):
 
 KINDS = (CosineClassifier, ScaledLinear, AlignedLinear, DeconfoundedClassifier, ResidualBranches)
 HEADS: dict[str, type[Head]] = {head.kind: head for head in KINDS}
-
-
-def install_head(model: nn.Module, name: str, kind: str, options: dict[str, Any]) -> Head:
-    """Put the head of a kind where the `nn.Linear` called `name` is, starting from that layer's weights."""
-    if kind not in HEADS:
-        raise ValueError(f"Unknown kind of classifier {kind!r}: choose one of {', '.join(HEADS)}.")
-    linear = model.get_submodule(name)
-    assert isinstance(linear, nn.Linear), f"{name} is a {type(linear).__name__}"
-    head = HEADS[kind].from_linear(linear, **options)
-    model.set_submodule(name, head)
-    return head
 
 
 def _positive(name: str, value: float) -> float:

@@ -21,8 +21,8 @@ from transformers import (
     TimmWrapperConfig,
 )
 
-from .headed_timm import SUFFIX, HeadedTimmConfig, HeadedTimmForImageClassification
-from .heads import Head, Preserved, install_head
+from .headed_timm import SUFFIX, HeadedTimmConfig, HeadedTimmForImageClassification, install_head
+from .heads import Head, Preserved
 
 AutoConfig.register(HeadedTimmConfig.model_type, HeadedTimmConfig)
 AutoModelForImageClassification.register(HeadedTimmConfig, HeadedTimmForImageClassification)

@@ -19,8 +19,9 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from ..data import ClassSampler, labels_of
 from ..losses import LongTailedLoss, Target, build_loss, reduce_losses
 from ..metrics import LongTailMetrics
-from ..models import ClassifierHead, FeatureTap, find_classifier
+from ..models import ClassifierHead, FeatureTap, ResidualBranches, find_classifier
 from .arguments import LongTailedTrainingArguments
+from .branches import BranchLoss, branch_members
 from .checks import check_head, check_trainer, readable_labels, resolve_class_counts
 from .reporting import ReportingTrainer
 from .sample_loss import SampleLoss
@@ -253,7 +254,16 @@ class LongTailedTrainer(ReportingTrainer):
         self.loss.train()
         generator = torch.Generator().manual_seed(int(np.random.SeedSequence(self.draw_key()).generate_state(1)[0]))
         draw = self.loss.draw(logits.shape, generator, logits.device)
-        return SampleLoss(self.loss, target, draw, reduction, self.epoch)
+        return SampleLoss(self.loss, target, draw, reduction, self.epoch, self.branch_loss())
+
+    def branch_loss(self) -> BranchLoss | None:
+        """What a classifier with residual branches adds to the loss of this micro-batch."""
+        head = self.head.module
+        if not isinstance(head, ResidualBranches):
+            return None
+        with self.accelerator.autocast():
+            logits = head.branch_logits(self.features).float()
+        return BranchLoss(logits, branch_members(self._known_counts(), self.args.shots()), head.branch_weight)
 
     def draw_key(self) -> tuple[int, int, int]:
         """(seed, step, place): the same for a micro-batch whether processes or accumulation divide the batch."""

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..losses import LongTailedLoss, Target, logit_gradient
+from .branches import BranchLoss
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class SampleLoss:
     draw: Tensor | None = None
     reduction: str = "sample"
     epoch: int = 0
+    branches: BranchLoss | None = None
 
     def __call__(self, logits: Tensor) -> Tensor:
         return self.loss(logits, self.target, self.draw)
@@ -38,7 +40,9 @@ class SampleLoss:
         return self.regularised(self.reduce(self(logits)), logits)
 
     def regularised(self, reduced: Tensor, logits: Tensor) -> Tensor:
-        """A reduced loss plus the regulariser, which is a function of the unperturbed logits."""
+        """A reduced loss plus the regulariser and the branches' part, which are functions of the unperturbed logits."""
+        if self.branches is not None:
+            reduced = reduced + self.branches.correction(self, self.target, self.reduce(self(logits)))
         extra = self.loss.regulariser(logits, self.target)
         return reduced if extra is None else reduced + extra
 
