@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from ..models.heads import ResidualBranches
+from ..losses import Target
 from ..shots import ShotThresholds
-from .sample_loss import SampleLoss
-
-DEFAULT_BRANCH_WEIGHT = 0.5
 
 
-def branch_classes(class_counts: Tensor, shots: ShotThresholds) -> Tensor:
-    """Which classes [C] train which branch, bool [3, C]: all; medium- and few-shot; few-shot."""
+def branch_members(class_counts: Tensor, shots: ShotThresholds) -> Tensor:
+    """Which classes train which branch, bool [3, C]: all; medium- and few-shot; few-shot.
+
+    The release groups CIFAR's classes by rank (from 35 and 70 of 100, from 2 and 4 of 10); here by the shot groups.
+    """
     masks = shots.masks(class_counts)
     return torch.stack([torch.ones_like(masks["few"]), masks["medium"] | masks["few"], masks["few"]])
 
 
-def branch_loss(losses: Tensor, members: Tensor) -> Tensor:
-    """Mean of the losses [3, B] of the branches over all places where the sample trains the branch, bool [3, B]."""
-    return (losses * members).sum() / members.sum()
+@dataclass(frozen=True)
+class BranchLoss:
+    """β I + (1 − β) F as a correction of F, the loss of the branches' sum (J. Cui et al., ResLT, TPAMI 2022).
 
-
-def residual_objective(
-    head: ResidualBranches, features: Tensor, logits: Tensor, loss: SampleLoss, classes: Tensor, weight: float
-) -> Tensor:
-    """(1 − β) · loss of the sum of the branches + β · `branch_loss`, β = ``weight``.
-
-    J. Cui et al., ResLT, TPAMI 2022. The release groups CIFAR's classes by their rank (from 35 and 70 of 100, from 2
-    and 4 of 10), here they are the shot groups; β is tuned there for each data set, and 0.5 here is nobody's value.
-
-    features [B, D], logits [B, C], classes: from `branch_classes`.
+    I is the mean over all pairs of a branch and a sample whose class trains it. ``logits`` [3, B, C] of the branches,
+    ``members`` bool [3, C] as `branch_members` gives them, ``weight`` β in 0..1.
     """
-    branches = head.branch_logits(features).float()
-    losses = torch.stack([loss(part) for part in branches])
-    return (1 - weight) * loss.mean(logits) + weight * branch_loss(losses, classes[:, loss.target.dominant])
+
+    logits: Tensor
+    members: Tensor
+    weight: float
+
+    def correction(self, loss: Callable[[Tensor], Tensor], target: Target, fused: Tensor) -> Tensor:
+        """β (I − F), to be added to the reduced loss F = ``fused``; ``loss`` maps logits [B, C] to losses [B]."""
+        losses = torch.stack([loss(branch) for branch in self.logits])
+        trains = self.members[:, target.dominant].to(losses.dtype)
+        return self.weight * ((losses * trains).sum() / trains.sum() - fused)

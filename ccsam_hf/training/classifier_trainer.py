@@ -19,7 +19,7 @@ from .arguments import ClassifierTrainingArguments
 from .base import LongTailedTrainer
 from .checks import check_trainer
 from .feature_cache import CachedFeatures, cache_features
-from .rules import ClosedRule, Rule, RuleStep, build_rule
+from .rules import RULES, ClosedRule, Rule, RuleStep, build_rule
 from .sample_loss import without_labels
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -65,8 +65,8 @@ class ClassifierTrainer(LongTailedTrainer):
         super().resolve()
         if self.head.kind not in self.rule.accepts:
             raise ValueError(
-                f"rule={self.args.rule!r} retrains a linear classifier, and this one is of kind {self.head.kind!r}: "
-                "fold_classifier(model) first, or choose rule='crt'."
+                f"rule={self.args.rule!r} does not retrain a classifier of kind {self.head.kind!r}: turn it into a "
+                f"linear one by fold_classifier(model) first{_alternatives(self.head.kind)}."
             )
         if self.args.shift_batch_norm and not any(isinstance(m, BATCH_NORM) for m in self.model.modules()):
             raise ValueError("shift_batch_norm has no effect: the model has no BatchNorm; leave it out.")
@@ -242,3 +242,8 @@ class ClassifierTrainer(LongTailedTrainer):
         for parameter in self.head.module.parameters():
             if parameter.grad is not None:
                 parameter.grad.copy_(self.accelerator.reduce(parameter.grad, reduction="mean"))
+
+
+def _alternatives(kind: str) -> str:
+    rules = [name for name, rule in RULES.items() if kind in rule.accepts and rule.head_kind is None]
+    return f", or choose one of {', '.join(rules)}" if rules else ""

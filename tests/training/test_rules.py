@@ -155,6 +155,12 @@ def cosine(toy, **options):
     return model
 
 
+def deconfounded(toy):
+    model = toy.model("cnn")
+    replace_classifier(model, "tde")
+    return model
+
+
 REFUSED = {
     "tau": ({"rule": "tau_norm", "tau": -1.0}, "tau must be a finite number of at least 0"),
     "tau of another rule": ({"rule": "crt", "tau": 0.5}, "tau=0.5: no effect with rule='crt'"),
@@ -179,8 +185,12 @@ REFUSED = {
     "beta": ({"sampling_beta": 0.9}, "`beta` has no effect on sampling scheme 'class'"),
     "progressive by steps": ({"sampling": "progressive", "max_steps": 2}, "needs num_train_epochs: leave"),
     "statistics without BatchNorm": ({"model": "vit", "shift_batch_norm": True}, "the model has no BatchNorm"),
-    "lws on cosines": ({"rule": "lws", "model": cosine}, "retrains a linear classifier.*kind 'cosine': fold"),
-    "tau_norm on cosines": ({"rule": "tau_norm", "model": cosine}, "kind 'cosine': fold_classifier"),
+    "lws on cosines": (
+        {"rule": "lws", "model": cosine},
+        "kind 'cosine': turn it .*, or choose one of adversarial, adversarial_released, crt",
+    ),
+    "tau_norm on cosines": ({"rule": "tau_norm", "model": cosine}, "does not retrain a classifier of kind 'cosine'"),
+    "tde": ({"rule": "crt", "model": deconfounded}, r"kind 'tde': turn it .* fold_classifier\(model\) first\."),
     "ldam on a linear classifier": ({"loss": "ldam"}, "needs cosines, but the classifier is linear: put a cosine"),
     "scaled twice": (
         {"loss": "gcl", "model": lambda toy: cosine(toy, scale=16.0)},
