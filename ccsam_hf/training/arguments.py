@@ -10,6 +10,9 @@ from transformers import TrainingArguments
 
 from ..shots import ShotThresholds
 
+# What a network may be trained with from the start; other kinds calibrate a trained one (stage 2).
+CLASSIFIERS = ("linear", "cosine", "tde", "reslt")
+
 
 @dataclass
 class LongTailedTrainingArguments(TrainingArguments):
@@ -129,9 +132,22 @@ class CCSAMTrainingArguments(LongTailedTrainingArguments):
         metadata={"help": "sample: mean over samples; class: over the classes present; class_unbiased: Eq. 11."},
     )
     mixup_alpha: float = field(default=0.0, metadata={"help": "Beta(alpha, alpha) mixing of images; 0 for none."})
+    classifier: str = field(
+        default="linear",
+        metadata={"help": "Classifier that the network is trained with: linear, cosine, tde or reslt."},
+    )
+    classifier_args: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Options of that classifier, as JSON on the command line."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.classifier_args, str):
+            self.classifier_args = json.loads(self.classifier_args)
+        if self.classifier not in CLASSIFIERS:
+            raise ValueError(f"classifier={self.classifier!r} is not known; choose one of {', '.join(CLASSIFIERS)}.")
+        if self.classifier == "linear" and self.classifier_args:
+            raise ValueError("classifier_args: a linear classifier has no options; leave them out.")
         if self.max_perturbation_ratio is not None and self.max_perturbation_ratio <= 0:
             self.max_perturbation_ratio = None
         if not 0 <= self.flat_weight <= 1:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..losses import REDUCTIONS, Target
+from ..models import replace_classifier
 from .arguments import CCSAMTrainingArguments
 from .base import LongTailedTrainer
+from .checks import check_trainer
 from .meters import PerturbationMeter
 from .mixup import mixup
 from .running import RunningUnit
@@ -59,19 +61,33 @@ class CCSAMTrainer(LongTailedTrainer):
 
     @property
     def method_title(self) -> str:
-        names = {
-            "none": "plain training",
-            "ccsam": "CC-SAM",
-            "sam": "SAM",
-            "imbsam": "ImbSAM",
-            "focal_sam": "Focal-SAM",
-        }
-        return names.get(self.args.perturbation, self.args.perturbation)
+        return TITLES.get(self.args.perturbation, self.args.perturbation)
 
     # ---- before the first step -------------------------------------------------------------------------------------
 
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        if self.model_init is None:
+            # Here already, because a checkpoint is read into the model before the first call of `resolve`.
+            self._install_classifier()
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _install_classifier(self) -> None:
+        """Put the classifier that ``args.classifier`` names in the place of the linear one, unless it is there."""
+        self._check_dataset()
+        check_trainer(self)
+        head = self._find_head()
+        wanted = self.args.classifier
+        if head.kind == "linear" and wanted != "linear":
+            replace_classifier(self.model, wanted, head.name, **(self.args.classifier_args or {}))
+        elif "linear" not in (wanted, head.kind) and head.kind != wanted:
+            raise ValueError(
+                f"classifier={wanted!r}, but the model's is of kind {head.kind!r} already: leave classifier out, or "
+                "fold_classifier(model) first."
+            )
+
     def resolve(self) -> None:
         plan = resolve_plan(self.args)
+        self._install_classifier()
         super().resolve()
         self._check_loss()
         counts = self._known_counts()
