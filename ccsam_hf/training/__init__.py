@@ -9,18 +9,21 @@ from .arguments import (
 )
 from .base import LongTailedTrainer
 from .classifier_trainer import ClassifierTrainer
+from .rules import RULES, Rule
 from .steps import PERTURBATION_OPTIONS, PRESETS
 from .trainer import CCSAMTrainer
 
 __all__ = [
     "PERTURBATION_OPTIONS",
     "PRESETS",
+    "RULES",
     "CCSAMTrainer",
     "CCSAMTrainingArguments",
     "ClassifierTrainer",
     "ClassifierTrainingArguments",
     "LongTailedTrainer",
     "LongTailedTrainingArguments",
+    "Rule",
     "adversarial_features",
     "default_options",
     "progressive_weight",
