@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "places": ("ccsam_hf.experiment.places:main", "train both stages on Places-LT"),
     "inaturalist": ("ccsam_hf.experiment.inaturalist:main", "train both stages on iNaturalist 2018"),
     "folder": ("ccsam_hf.experiment.folder:main", "train both stages on your own images"),
+    "methods": ("ccsam_hf.methods:main", "the methods of the paper's tables, for --method NAME"),
     "evaluate": ("ccsam_hf.evaluation.cli:main", "every figure of a checkpoint on a benchmark"),
     "sharpness": ("ccsam_hf.analysis.cli:main", "how flat checkpoints are"),
     "push": ("ccsam_hf.hub.cli:push_command", "publish a model folder to the Hub"),
