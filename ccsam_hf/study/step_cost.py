@@ -153,7 +153,8 @@ def classifier_steps(batch: int, dim: int, classes: int, device: torch.device) -
 def whole_loop_step(setting: Setting, device: torch.device) -> Callable[[], None]:
     """A whole training step whose classifier part is the loop over classes."""
     torch.manual_seed(0)
-    model = create_model(setting.model, setting.num_classes, input_size=setting.image_size).to(device).train()
+    model: Any = create_model(setting.model, setting.num_classes, input_size=setting.image_size)
+    model.to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     batch, counts = setting.batch(device), setting.class_counts().to(device)
     inner: Any = model.timm_model
@@ -263,7 +264,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     memory: dict[str, float] = {}
     if options.classifier:
-        steps = classifier_steps(*options.classifier, device)
+        batch, dim, classes = options.classifier
+        steps = classifier_steps(batch, dim, classes, device)
         title = "classifier part, batch {} x {} features, {} classes".format(*options.classifier)
         times = timed_in_turns(steps, options.rounds, device)
     else:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import HubStrategy
-from transformers.utils import is_torch_xla_available
+from transformers.utils import is_peft_available, is_torch_xla_available
 
 from ..data import LabelledDataset, class_counts, labels_of
 from ..losses import LongTailedLoss
@@ -48,6 +48,14 @@ def check_trainer(trainer: Trainer) -> None:
 
 
 def _check_model(model: Any, args: TrainingArguments) -> None:
+    if is_peft_available():
+        from peft import PeftModel
+
+        if isinstance(model, PeftModel):
+            raise ValueError(
+                "Adapters (PEFT) are not supported: neither library would load the published folder. Merge them by "
+                "merge_and_unload() and train the merged model."
+            )
     config = model.config if isinstance(model, PreTrainedModel) else None
     if config is not None and config.problem_type not in (None, "single_label_classification"):
         raise ValueError(
