@@ -45,15 +45,45 @@ class LongTailedTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Weight decay on biases and normalisation layers too, as the papers do."}
     )
 
+    averaging_start: float | None = field(
+        default=None,
+        metadata={"help": "Epoch from which the weights after each epoch are averaged; the final model is their mean."},
+    )
+    spectral_norm: bool = field(
+        default=False,
+        metadata={
+            "help": "Divide weights by their largest singular value: in stage 1 those of every convolution and linear "
+            "layer but the classifier, in stage 2 the classifier's."
+        },
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.loss_args, str):
             self.loss_args = json.loads(self.loss_args)
+        self._check_averaging()
         self.shots()
         if self.lr_milestones is None and self.lr_decay != 0.1:
             raise ValueError("lr_decay has no effect without lr_milestones; set both or neither.")
         if self.lr_milestones is not None and self.lr_scheduler_type != "linear":
             raise ValueError("lr_milestones replaces the scheduler: leave lr_scheduler_type at its default with it.")
+
+    def _check_averaging(self) -> None:
+        if self.averaging_start is None:
+            return
+        if self.spectral_norm:
+            raise ValueError(
+                "averaging_start would average weights apart from their singular values: drop spectral_norm."
+            )
+        if self.load_best_model_at_end:
+            raise ValueError("averaging_start makes the final model the mean: leave load_best_model_at_end out.")
+        if self.max_steps > 0:
+            raise ValueError("averaging_start counts epochs: give num_train_epochs instead of max_steps.")
+        if not 0 <= self.averaging_start < self.num_train_epochs:
+            raise ValueError(
+                f"averaging_start must lie in 0..{self.num_train_epochs:g} epochs (end excluded), got "
+                f"{self.averaging_start:g}."
+            )
 
     def shots(self) -> ShotThresholds:
         """The many/medium/few thresholds these arguments name."""

@@ -23,7 +23,7 @@ from ..models import ClassifierHead, FeatureTap, ResidualBranches, find_classifi
 from .arguments import LongTailedTrainingArguments
 from .branches import BranchLoss, branch_members
 from .checks import check_head, check_trainer, readable_labels, resolve_class_counts
-from .reporting import ReportingTrainer
+from .regularised import RegularisedTrainer
 from .sample_loss import SampleLoss
 from .schedule import milestone_factor
 
@@ -54,7 +54,7 @@ class _RunEvents(TrainerCallback):
         self.trainer.end_accumulation()
 
 
-class LongTailedTrainer(ReportingTrainer):
+class LongTailedTrainer(RegularisedTrainer):
     """`transformers.Trainer` for classifiers whose logits come from one ``nn.Linear``, on long-tailed data.
 
     Takes everything ``Trainer`` takes, and ``class_counts`` (one training count for each class, in label order) where
@@ -128,6 +128,7 @@ class LongTailedTrainer(ReportingTrainer):
         self._tap = FeatureTap(self.head.module)
 
     def _release(self) -> None:
+        self.stop_regularisers()
         if self._tap is not None:
             self._tap.remove()
             self._tap = None

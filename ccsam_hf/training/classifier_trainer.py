@@ -41,6 +41,7 @@ class ClassifierTrainer(LongTailedTrainer):
     """
 
     arguments_class = ClassifierTrainingArguments
+    averages_backbone = False
 
     def __init__(self, *trainer_arguments: Any, **trainer_options: Any) -> None:
         super().__init__(*trainer_arguments, **trainer_options)
@@ -73,7 +74,11 @@ class ClassifierTrainer(LongTailedTrainer):
         self.rule.prepare(self.loss, self._known_counts())
         if self.args.reinitialize_classifier and not self._resuming:
             self._reinitialize()
+        if self.args.spectral_norm and self.head.kind != "linear":
+            raise ValueError(f"spectral_norm: a {self.head.kind!r} classifier has a scale of its own; leave it out.")
+        self.start_spectral_norm([self.head.module])
         self._freeze()
+        self.start_averaging()
         self._cache = self._fill_cache(self.args.cached_views) if self.args.cache_features else None
 
     def _check_dataset(self) -> None:
@@ -219,6 +224,9 @@ class ClassifierTrainer(LongTailedTrainer):
             return inputs["features"], self._head_logits(inputs["features"])
         # Frozen also means evaluation mode: BatchNorm uses its stored statistics and dropout is off.
         model.eval()
+        if self.args.spectral_norm:
+            # The power iteration goes on in training mode only.
+            self.head.module.train()
         if self.args.shift_batch_norm:
             for module in model.modules():
                 if isinstance(module, BATCH_NORM):

@@ -18,11 +18,20 @@ from .meters import PerturbationMeter
 from .mixup import mixup
 from .running import RunningUnit
 from .sample_loss import without_labels
+from .spectral import normalizable
 from .steps import Engine, PerturbationPlan, build_engine, resolve_plan
 from .steps.context import StepContext
 from .steps.lengths import GroupLengths
 
-TITLES = {"none": "plain training", "ccsam": "CC-SAM", "sam": "SAM", "imbsam": "ImbSAM", "focal_sam": "Focal-SAM"}
+TITLES = {
+    "none": "plain training",
+    "ccsam": "CC-SAM",
+    "sam": "SAM",
+    "imbsam": "ImbSAM",
+    "focal_sam": "Focal-SAM",
+    "gradient_norm_penalty": "gradient-norm penalty",
+    "random_model": "random model perturbation",
+}
 # Trained on instance-balanced batches, these losses leave logits of the training or of a uniform prior.
 PRIOR_OF_LOSS = {
     "cross_entropy": "train",
@@ -90,6 +99,13 @@ class CCSAMTrainer(LongTailedTrainer):
         self._install_classifier()
         super().resolve()
         self._check_loss()
+        if self.args.spectral_norm and plan is not None and not plan.closed_form:
+            raise ValueError(
+                "spectral_norm changes with every pass the weights that a perturbed pass moves: choose "
+                "perturbed_layers='classifier' or perturbation='none'."
+            )
+        self.start_spectral_norm(normalizable(self.model, self.head.module))
+        self.start_averaging()
         counts = self._known_counts()
         self.running_unit.reset(self.args.radius_momentum, self.args.device)
         self.radii = PerturbationMeter(counts, self.args.shots())

@@ -26,6 +26,8 @@ TRAINING_OPTIONS = (
     "cache_features",
     "cached_views",
     "shift_batch_norm",
+    "averaging_start",
+    "spectral_norm",
 )
 
 

@@ -70,6 +70,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "sam": _SAM,
         "imbsam": {**_SAM, "partition": "head_tail", "head_threshold": 100},
         "focal_sam": {**_SAM, "focal_gamma": 1.0, "sharpness_weight": 1.0},
+        # Zhao et al., ICML 2022: ∇L + λ ∇‖∇L‖ to first order is (1 − α) ∇L(w) + α ∇L(w + r ∇L/‖∇L‖), λ = α r, which is
+        # the SAM step with radius r and flat_weight α. Random model perturbation: the same with a Gaussian direction.
+        "gradient_norm_penalty": {**_SAM, "flat_weight": 0.8},
+        "random_model": {**_SAM, "direction": "random"},
     }
 )
 
@@ -140,7 +144,7 @@ def _chosen(args: CCSAMTrainingArguments) -> dict[str, Any]:
     return {name: preset.get(name) if value is None else value for name, value in given.items()} | {
         # Options with a default of their own, which a preset overrides while the user leaves them alone.
         name: preset[name]
-        for name, default in (("direction", "gradient"), ("perturbation_length", "rule"))
+        for name, default in (("direction", "gradient"), ("perturbation_length", "rule"), ("flat_weight", 1.0))
         if name in preset and given[name] == default
     }
 
