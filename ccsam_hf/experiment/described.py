@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import MISSING, Field, asdict, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ SETTINGS_FILE = "settings.yaml"
 # Where a run lies, how it is watched and published: what may differ when it is resumed.
 FREE = {"output_dir", "data_dir", "list_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "run_name"}
 FREE |= {"use_cpu", "local_rank", "ddp_backend", "ddp_timeout", "log_level", "log_level_replica", "project"}
+# Secrets, and what transformers fills in by itself or the trainers refuse.
+LEFT_OUT = {"hub_token", "accelerator_config", "parallelism_config", "fsdp_config", "deepspeed", "local_rank"}
 FREE_PREFIXES = ("hub_", "push_to_hub", "dataloader_", "save_", "logging_", "eval_", "trackio_")
 
 
@@ -29,13 +32,27 @@ def described(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def _changed(args: LongTailedTrainingArguments) -> dict[str, Any]:
-    usual = type(args)(str(args.output_dir)).to_dict()
-    found = {name: value for name, value in args.to_dict().items() if value != usual[name] and name != "hub_token"}
-    return {name: _plain(value) for name, value in ({"output_dir": str(args.output_dir)} | found).items()}
+    # Compared with the fields' defaults, not with new arguments: making those resets the state of all processes.
+    values = {name: _plain(value) for name, value in args.to_dict().items()}
+    found = {"output_dir": str(args.output_dir)}
+    for option in fields(args):
+        if option.init and option.name not in LEFT_OUT | {"output_dir"} and _is_set(option, values[option.name]):
+            found[option.name] = values[option.name]
+    return found
+
+
+def _is_set(option: Field[Any], value: Any) -> bool:
+    """Whether a value is another than the default; transformers turns None into False and empty collections."""
+    default = _plain(None if option.default is MISSING else option.default)
+    nothing = (None, False, [], {}, "")
+    return value != default and not (value in nothing and default in nothing)
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, (bool, int, float, str, list, dict, type(None))) else str(value)
+    value = value.value if isinstance(value, Enum) else value
+    if isinstance(value, list):
+        return list(value)  # one list shared by both stages would be written as a reference
+    return value if isinstance(value, (bool, int, float, str, dict, type(None))) else str(value)
 
 
 def write_settings(settings: Settings) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from accelerate import debug_launcher
 from safetensors.torch import load_file
 
 from ccsam_hf.experiment import parse_settings, run_experiment
@@ -117,7 +118,10 @@ def test_a_holdout_is_what_is_evaluated_and_is_said_everywhere(digits, tmp_path,
     assert metrics["results"]["stage 1"]["images"] < 500
     about = json.loads((tmp_path / "model" / "metrics.json").read_text())["about"]
     assert about["split"] == "hold-out of the training set"
-    assert list(json.loads((tmp_path / "groups.json").read_text())["runs"]) == ["stage 1 (hold-out)", "stage 2 (hold-out)"]
+    assert list(json.loads((tmp_path / "groups.json").read_text())["runs"]) == [
+        "stage 1 (hold-out)",
+        "stage 2 (hold-out)",
+    ]
     assert "held out of the training pool" in (tmp_path / "model" / "README.md").read_text()
 
 
@@ -154,3 +158,19 @@ def test_only_the_named_layers_are_trained(tmp_path) -> None:
     for name, value in start.named_parameters():
         moved = not (trained[name] == value).all()
         assert moved == name.startswith(("layer3.", "fc.")), name
+
+
+def two_processes(folder: str) -> None:
+    settings = parse_settings(
+        RECIPE.defaults, ["--smoke", "--use_cpu", "true", "--output_dir", folder, "--max_steps=4"]
+    )
+    assert settings.stage1.world_size == 2
+    run_experiment(settings)
+    assert settings.stage1.distributed_state.num_processes == 2
+
+
+def test_runs_on_two_processes(tmp_path) -> None:
+    debug_launcher(two_processes, args=(str(tmp_path),), num_processes=2)
+    metrics = left(tmp_path)[1]
+    assert list(metrics["results"]) == ["CE", "stage 1", "stage 2"]
+    assert metrics["results"]["stage 2"]["images"] == 500
