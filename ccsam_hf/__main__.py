@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inaturalist": ("ccsam_hf.experiment.inaturalist:main", "train both stages on iNaturalist 2018"),
     "folder": ("ccsam_hf.experiment.folder:main", "train both stages on your own images"),
     "methods": ("ccsam_hf.methods:main", "the methods of the paper's tables, for --method NAME"),
+    "benchmark": ("ccsam_hf.study.benchmark:main", "methods x benchmarks x seeds from a YAML grid, as one table"),
     "evaluate": ("ccsam_hf.evaluation.cli:main", "every figure of a checkpoint on a benchmark"),
     "sharpness": ("ccsam_hf.analysis.cli:main", "how flat checkpoints are"),
     "push": ("ccsam_hf.hub.cli:push_command", "publish a model folder to the Hub"),

@@ -48,7 +48,7 @@ class Method:
 
     def sections(self, epochs: float, milestones: bool = True) -> dict[str, dict[str, Any]]:
         """Options as the sections of a run of ``epochs``; milestones: whether its schedule has any (``lr_decay``)."""
-        first, benchmark = dict(self.stage1), {"second_stage": self.stage2 is not None}
+        first, benchmark = dict(self.stage1), {"second_stage": self.stage2 is not None, "control": False}
         if self.deferred is not None:
             first["loss_args"] = {**first.get("loss_args", {}), "drw_epoch": int(self.deferred * epochs)}
         if self.lr_decay is not None and milestones:

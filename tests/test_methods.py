@@ -105,7 +105,7 @@ def test_deferred_weights_and_decay_fit_the_run() -> None:
     assert sections["stage1"]["loss_args"] == {"drw_epoch": 160}
     assert sections["stage1"]["lr_decay"] == 0.01
     assert "lr_decay" not in METHODS["ldam_drw"].sections(200, milestones=False)["stage1"]
-    assert sections["benchmark"] == {"second_stage": False}
+    assert sections["benchmark"] == {"second_stage": False, "control": False}
 
 
 def test_the_ladder_of_table_2_changes_one_part_at_a_time() -> None:

@@ -11,7 +11,9 @@ from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
 
+from ..methods import find_method
 from ..training import CCSAMTrainingArguments, ClassifierTrainingArguments
+from .command import shown_command
 from .options import BenchmarkOptions
 from .sections import OPTIONS, merged, near, option_names, read_sections
 from .smoke import smoke_sections
@@ -62,6 +64,10 @@ class Source:
     config: str | None = field(
         default=None, metadata={"help": "YAML file with sections benchmark, stage1, stage2; flags go over it."}
     )
+    method: str | None = field(
+        default=None,
+        metadata={"help": "A row of the paper's tables, see `python -m ccsam_hf methods`; file and flags go over it."},
+    )
     smoke: bool = field(
         default=False,
         metadata={"help": "Seconds on two cores: generated images in the official layout, a small network, few steps."},
@@ -70,12 +76,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Settings:
-    """One experiment: what to run and the arguments of both stages. smoke: generate images where there are none."""
+    """One experiment: what to run and the arguments of both stages.
+
+    smoke: generate images where there are none. command: the command line that these settings come from, fit to show.
+    """
 
     benchmark: BenchmarkOptions
     stage1: CCSAMTrainingArguments
     stage2: ClassifierTrainingArguments
     smoke: bool = False
+    command: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -135,7 +145,10 @@ def parse_settings(defaults: Mapping[str, Mapping[str, Any]], argv: Sequence[str
     first, second = split_flags(argv)
     source = _source(first)
     smoke = smoke_sections(str(defaults["benchmark"]["benchmark"])) if source.smoke else {}
-    sections = merged(defaults, smoke, {} if source.config is None else read_sections(source.config))
+    file = {} if source.config is None else read_sections(source.config)
+    sections = merged(defaults, smoke, file)
+    if source.method is not None:
+        sections = merged(defaults, _method_sections(source.method, sections["stage1"], first), smoke, file)
     found = FlagParser(Source, BenchmarkOptions, CCSAMTrainingArguments).values(
         sections["benchmark"] | sections["stage1"], first
     )
@@ -147,7 +160,14 @@ def parse_settings(defaults: Mapping[str, Mapping[str, Any]], argv: Sequence[str
     inherited["output_dir"] = str(folder / "stage2")
     if second and not benchmark.second_stage:
         raise ValueError(f"--stage2.{second[0].removeprefix('--')}: no effect with --second_stage false; leave it out.")
-    return Settings(benchmark, stage1, _stage2(inherited | sections["stage2"], second), source.smoke)
+    command = shown_command(str(defaults["benchmark"]["benchmark"]), argv)
+    return Settings(benchmark, stage1, _stage2(inherited | sections["stage2"], second), source.smoke, command)
+
+
+def _method_sections(name: str, stage1: Mapping[str, Any], words: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """A method's options, whose deferred weights depend on the epochs that file and flags give the run."""
+    schedule = FlagParser(Source, BenchmarkOptions, CCSAMTrainingArguments).values(stage1, words)
+    return find_method(name).sections(schedule.num_train_epochs, milestones=schedule.lr_milestones is not None)
 
 
 def _stage2(defaults: Mapping[str, Any], words: Sequence[str]) -> ClassifierTrainingArguments:
@@ -175,7 +195,7 @@ def _source(words: Sequence[str]) -> Source:
     """``--config`` and ``--smoke``, which decide the defaults of all other flags."""
     known: ArgumentParser = FlagParser(Source)
     found, _ = known.parse_known_args(words)
-    return Source(found.config, found.smoke)
+    return Source(found.config, found.method, found.smoke)
 
 
 def _built(section: str, values: Namespace) -> Any:

@@ -1,0 +1,149 @@
+"""The table of a grid: Markdown, CSV and a figure, with the paper's figures beside ours."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ..methods import METHODS
+from .grid import Arm, Grid
+from .rows import FIGURES, Row
+
+NOT_RUN = "not run"
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method on a benchmark over its finished seeds; accuracies in %, None where there is nothing to tell."""
+
+    benchmark: str
+    method: str
+    title: str
+    seeds: int
+    wanted: int
+    accuracy: float | None
+    accuracy_std: float | None
+    many: float | None
+    medium: float | None
+    few: float | None
+    paper: float | None
+    seconds: float | None
+    epochs: str
+    evaluated_on: str
+
+
+def cells(grid: Grid, rows: Mapping[tuple[str, str, int], Row]) -> list[Cell]:
+    """Every cell of the grid, finished or not."""
+    return [_cell(grid, benchmark, method, rows) for benchmark in grid.benchmarks for method in grid.methods]
+
+
+def _cell(grid: Grid, benchmark: Arm, method: Arm, rows: Mapping[tuple[str, str, int], Row]) -> Cell:
+    found = [rows[benchmark.name, method.name, s] for s in grid.seeds if (benchmark.name, method.name, s) in rows]
+    means = {name: _mean([row[name] for row in found]) for name in FIGURES}
+    accuracies = [100 * row["accuracy"] for row in found]
+    known = METHODS[method.kind].title
+    return Cell(
+        benchmark=benchmark.name,
+        method=method.name,
+        title=known if method.name == method.kind else f"{known}: {method.name}",
+        seeds=len(found),
+        wanted=len(grid.seeds),
+        accuracy_std=statistics.stdev(accuracies) if len(found) > 1 else None,
+        paper=grid.paper(benchmark, method),
+        seconds=statistics.mean(row["seconds"] for row in found) if found else None,
+        epochs=", ".join(dict.fromkeys(" + ".join(f"{e:g}" for e in row["epochs"]) for row in found)),
+        evaluated_on=", ".join(dict.fromkeys(row["evaluated_on"] for row in found)),
+        **means,
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [100 * value for value in values if value is not None]
+    return statistics.mean(present) if present else None
+
+
+def markdown(grid: Grid, table: Sequence[Cell]) -> str:
+    """One table for each benchmark."""
+    parts = []
+    for benchmark in grid.benchmarks:
+        rows = [cell for cell in table if cell.benchmark == benchmark.name]
+        where = ", ".join(dict.fromkeys(cell.evaluated_on for cell in rows if cell.evaluated_on))
+        parts.append(f"### {benchmark.name}\n\n" + _markdown_table(rows))
+        parts.append(
+            f"Top-1 accuracy in %, mean ± sample standard deviation over seeds, after the last epoch"
+            f"{f', on {where}' if where else ''}. Paper: Zhou et al., CVPR 2023. {NONE}: no such figure."
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(rows: Sequence[Cell]) -> str:
+    head = ["method", "ours", "paper", "many", "medium", "few", "seeds", "minutes a run", "last epoch"]
+    lines = [head, ["---"] * len(head)]
+    for cell in rows:
+        groups = [_number(getattr(cell, name)) for name in ("many", "medium", "few")]
+        minutes = NONE if cell.seconds is None else f"{cell.seconds / 60:.1f}"
+        count = f"{cell.seeds} of {cell.wanted}"
+        lines.append([cell.title, ours(cell), _number(cell.paper), *groups, count, minutes, cell.epochs or NONE])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def ours(cell: Cell) -> str:
+    """Mean ± standard deviation in words."""
+    if cell.accuracy is None:
+        return NOT_RUN
+    return f"{cell.accuracy:.2f}" + ("" if cell.accuracy_std is None else f" ± {cell.accuracy_std:.2f}")
+
+
+def _number(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2f}"
+
+
+def save_table(grid: Grid, rows: Mapping[tuple[str, str, int], Row]) -> str:
+    """table.md, table.csv and table.png in the grid's folder; returns the Markdown."""
+    table = cells(grid, rows)
+    text = markdown(grid, table)
+    grid.root.mkdir(parents=True, exist_ok=True)
+    (grid.root / "table.md").write_text(text, encoding="utf-8")
+    with (grid.root / "table.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Cell)])
+        writer.writeheader()
+        writer.writerows(asdict(cell) for cell in table)
+    draw(grid, table, grid.root / "table.png")
+    return text
+
+
+def draw(grid: Grid, table: Sequence[Cell], path: Path) -> None:
+    """One panel for each benchmark: ours with its standard deviation, the paper's as a cross."""
+    figure = Figure(figsize=(4.2 * len(grid.benchmarks), 1.2 + 0.32 * len(grid.methods)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(grid.benchmarks), squeeze=False, sharey=True)[0]
+    for axes, benchmark in zip(panels, grid.benchmarks, strict=True):
+        rows = [cell for cell in table if cell.benchmark == benchmark.name]
+        places = list(range(len(rows)))
+        axes.barh(
+            places,
+            [cell.accuracy or 0 for cell in rows],
+            xerr=[cell.accuracy_std or 0 for cell in rows],
+            color="0.75",
+            edgecolor="0.2",
+            capsize=2,
+            label="ours",
+        )
+        printed = [(cell.paper, place) for cell, place in zip(rows, places, strict=True) if cell.paper is not None]
+        if printed:
+            axes.plot(*zip(*printed, strict=True), "kx", label="paper")
+        for cell, place in zip(rows, places, strict=True):
+            if cell.accuracy is None:
+                axes.text(0.5, place, NOT_RUN, va="center", fontsize=8)
+        axes.set(title=benchmark.name, xlabel="top-1 accuracy (%)", yticks=places)
+        axes.set_yticklabels([cell.title for cell in rows])
+    panels[0].invert_yaxis()
+    panels[-1].legend(fontsize=8)
+    figure.savefig(path, dpi=150)
