@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from ..data import Benchmark
@@ -20,6 +21,7 @@ from ..hub import (
     versions,
     write_card,
 )
+from .paper import PAPER, paper_figures
 from .parsing import Settings
 from .report import evaluated_on, results_table
 from .stages import Result, Stage
@@ -58,6 +60,7 @@ def run_record(settings: Settings, data: Benchmark, stages: Mapping[str, tuple[S
     """What the model card tells of the run."""
     last, result = list(stages.values())[-1]
     args: Any = settings.stage1
+    paper = paper_figures(settings, data)
     records = []
     for name, (stage, found) in stages.items():
         method = {"control": f"{args.loss}, unperturbed", "stage1": f"{args.loss} with {args.perturbation}"}
@@ -66,6 +69,7 @@ def run_record(settings: Settings, data: Benchmark, stages: Mapping[str, tuple[S
             method.get(stage.role, f"classifier, {getattr(stage.args, 'rule', name)}"),
             stage.args,
             metrics=found.metrics,
+            paper=paper if stage.role == "stage2" else None,
             wall_time_s=found.seconds if found.resumed_from is None else None,
             log_history=found.log or (),
         )
@@ -81,6 +85,9 @@ def run_record(settings: Settings, data: Benchmark, stages: Mapping[str, tuple[S
         versions=versions(),
         device=result.device,
         wall_time_s=sum(found.seconds for _, found in stages.values()) if whole else None,
+        command=settings.command,
+        date=datetime.now(UTC).date().isoformat(),
+        paper=None if paper is None else PAPER,
         citations=citations(data=data, losses=list(dict.fromkeys([args.loss, settings.stage2.loss]))),
     )
 
