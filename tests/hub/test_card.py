@@ -13,6 +13,7 @@ from ccsam_hf.hub import (
     ModelRecord,
     RunRecord,
     bare_record,
+    cards_command,
     publishable_files,
     render_card,
     render_cards,
@@ -156,16 +157,43 @@ def test_cells_cannot_break_the_table(record):
     assert "| Stage 1: a\\|b c (this checkpoint) |" in render_card(replace(record, stages=(stage,), published=None))
 
 
+CARD_NAME = "animals-resnet20-ratio-125-stage2-adversarial-features-seed-7"
+
+
 def test_store_and_render_again(folder, tmp_path):
     card = store_card(folder, tmp_path / "cards")
-    assert card == tmp_path / "cards" / "animals-resnet20" / "README.md"
+    assert card == tmp_path / "cards" / CARD_NAME / "README.md"
     first = {path: path.read_bytes() for path in (tmp_path / "cards").rglob("*") if path.is_file()}
     assert not [path for path in first if path.suffix in (".safetensors", ".py")]
-    assert [path.parent.name for path in render_cards(tmp_path / "cards")] == ["animals-resnet20", "cards"]
+    assert [path.parent.name for path in render_cards(tmp_path / "cards")] == [CARD_NAME, "cards"]
     assert {path: path.read_bytes() for path in (tmp_path / "cards").rglob("*") if path.is_file()} == first
     index = (tmp_path / "cards" / "README.md").read_text()
-    assert "| [animals-resnet20](animals-resnet20/README.md) | Animals-LT |" in index
+    assert f"| [animals-resnet20]({CARD_NAME}/README.md) | Animals-LT, imbalance ratio 125 |" in index
     assert "71.23 %" in index
+
+
+def test_stored_cards_of_other_runs_lie_beside_and_have_plain_names(folder, record, tmp_path):
+    for seed, name in (
+        (7, "net on A-LT (small, 8 x 8)"),
+        (8, "net on A-LT (small, 8 x 8)"),
+        (8, "Net on A-LT: small 8 x 8"),
+    ):
+        write_card(folder, replace(record, seed=seed, model=replace(record.model, name=name)))
+        store_card(folder, tmp_path / "cards")
+    places = sorted(path.name for path in (tmp_path / "cards").iterdir() if path.is_dir())
+    rest = "ratio-125-stage2-adversarial-features"
+    assert places == [f"net-on-a-lt-small-8-x-8-{rest}-seed-{seed}" for seed in (7, 8)]
+
+
+def test_cards_command_adds_and_renders(folder, tmp_path, capsys):
+    (tmp_path / "cards").mkdir()
+    cards_command([str(tmp_path / "cards"), "--add", str(folder)])
+    assert capsys.readouterr().out.splitlines() == [
+        str(tmp_path / "cards" / CARD_NAME / "README.md"),
+        str(tmp_path / "cards" / "README.md"),
+    ]
+    with pytest.raises(ValueError, match=r"has no run\.json"):
+        cards_command([str(tmp_path / "cards"), "--add", str(tmp_path)])
 
 
 def test_render_cards_of_a_missing_folder(tmp_path):
