@@ -71,7 +71,7 @@ def _open_options(group: Any) -> None:
     add, default = group.add_argument, OpenSetOptions()
     add("--open_dataset", help="images of unknown classes: benchmark name, list (.txt), folder or Hub id")
     add("--open_data_dir")
-    add("--open_split", default="test")
+    add("--open_split", help="of a folder or Hub data set; default: test, or the only one")
     add("--open_scorers", nargs="+", default=list(default.scorers), choices=OPEN_SCORERS)
     add("--open_threshold", type=float, default=default.threshold, help="fixed, for scores that are probabilities")
     add("--open_use_validation", action="store_true", help="choose thresholds on the benchmark's validation set")

@@ -12,7 +12,7 @@ from ccsam_hf.data.image_files import require_files
 from ccsam_hf.data.listing import as_dataset, read_list
 
 
-def load_open_images(source: str, data_dir: str | Path | None = None, split: str = "test") -> datasets.Dataset:
+def load_open_images(source: str, data_dir: str | Path | None = None, split: str | None = None) -> datasets.Dataset:
     """Images of a data set whose classes the checkpoint does not know, column `image`; labels are dropped.
 
     Args:
@@ -20,11 +20,13 @@ def load_open_images(source: str, data_dir: str | Path | None = None, split: str
             `ImageNet_LT_open.txt` or `Places_LT_open.txt` (one `path label` a line); a folder of images, or of what
             `datasets.load_dataset` reads; or the id of a Hub data set.
         data_dir: folder that a list's paths start from, or of a benchmark's files.
-        split: of a Hub data set or folder.
+        split: of a Hub data set or folder; by default "test", or the only one.
 
     Raises:
         ValueError: nothing of that name, or no image column; the message says what to do.
     """
+    if split is not None and (source in BENCHMARKS or source.endswith(".txt")):
+        raise ValueError(f"The open split {split!r} has no effect on a benchmark or list; leave it out.")
     if source in BENCHMARKS:
         images = load_benchmark(source, data_dir=data_dir).test
     elif source.endswith(".txt"):
@@ -44,7 +46,7 @@ def _listed(path: Path, data_dir: str | Path | None) -> datasets.Dataset:
     return as_dataset(images, ["open"])
 
 
-def _loaded(source: str, split: str) -> datasets.Dataset:
+def _loaded(source: str, split: str | None) -> datasets.Dataset:
     try:
         found = datasets.load_dataset(source)
     except (OSError, ValueError, DatasetsError) as error:
@@ -52,9 +54,13 @@ def _loaded(source: str, split: str) -> datasets.Dataset:
             f"The open images {source!r} are neither a benchmark ({', '.join(BENCHMARKS)}), nor a list file (.txt), "
             f"nor a folder or Hub data set that can be loaded: {error}"
         ) from error
-    if split not in found:
-        raise ValueError(f"{source!r} has the splits {', '.join(map(str, found))}; name one as the open split.")
-    return found[split]
+    wanted = split or (str(next(iter(found))) if len(found) == 1 else "test")
+    if wanted not in found:
+        raise ValueError(
+            f"{source!r} has the splits {', '.join(map(str, found))} and no {wanted!r}; name one as the open split "
+            "(--open_split)."
+        )
+    return found[wanted]
 
 
 def _image_column(images: datasets.Dataset, source: str) -> str:

@@ -55,7 +55,7 @@ def test_command(folder, open_folder, digits, tmp_path, capsys) -> None:
     common = ["--model", str(folder), "--benchmark", "digits-lt", "--bootstrap", "20"]
     main([*common, "--output_dir", str(tmp_path / "plain")])
     more = ["--targets", "forward-10", "--source_prior", "train", "--logit_adjustment", "1"]
-    opened = ["--open_dataset", str(open_folder), "--open_split", "train", "--open_scorers", "probability", "product"]
+    opened = ["--open_dataset", str(open_folder), "--open_scorers", "probability", "product"]
     evaluation = main(
         [*common, *more, *opened, "--output_dir", str(tmp_path / "more"), "--compare_with", str(tmp_path / "plain")]
     )
@@ -102,11 +102,17 @@ def test_open_images_from_a_list_and_a_folder(open_folder, tmp_path) -> None:
     column = Dataset.from_dict({"img": [str(open_folder / "0.png")]}).cast_column("img", Image())
     column.to_parquet(stored / "test.parquet")
     assert load_open_images(str(stored)).column_names == ["image"]
+    column.select([0, 0]).to_parquet(stored / "train.parquet")
+    assert [len(load_open_images(str(stored), split=name)) for name in (None, "test", "train")] == [1, 1, 2]
+    # A folder of images has one split, which is called train.
+    assert len(load_open_images(str(open_folder))) == 12
 
 
 def test_open_images_that_are_not_there(open_folder, tmp_path) -> None:
-    with pytest.raises(ValueError, match="has the splits train; name one"):
-        load_open_images(str(open_folder))
+    with pytest.raises(ValueError, match="has the splits train and no 'test'; name one as the open split"):
+        load_open_images(str(open_folder), split="test")
+    with pytest.raises(ValueError, match="open split 'train' has no effect on a benchmark or list"):
+        load_open_images("digits-lt", split="train")
     (tmp_path / "open.txt").write_text("absent.png 5\n")
     with pytest.raises(ValueError, match=r"1 of 1 images of open\.txt are missing"):
         load_open_images(str(tmp_path / "open.txt"), open_folder)
