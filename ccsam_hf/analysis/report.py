@@ -128,9 +128,17 @@ def _radii_text(results: figures.Results) -> str:
     rows = []
     for label, result in results.items():
         few_many, rank = result["few_over_many"], result["rank_correlation"]
-        holds = "–" if rank is None else "yes" if rank < 0 else "no"
         gradients = [number(result["gradient_few_over_many"]), number(result["gradient_rank_correlation"], "+.2f")]
-        rows.append([label, number(few_many), number(rank, "+.2f"), holds, *gradients, str(result["zero_gradients"])])
+        rows.append(
+            [
+                label,
+                number(few_many),
+                number(rank, "+.2f"),
+                rarer_is_larger(few_many, rank),
+                *gradients,
+                str(result["zero_gradients"]),
+            ]
+        )
     header = ["checkpoint", "radius few/many", "radius rank corr.", "rarer class, larger radius?"]
     header += ["‖g_c‖ few/many", "‖g_c‖ rank corr.", "classes with g_c = 0"]
     text = (
@@ -138,6 +146,13 @@ def _radii_text(results: figures.Results) -> str:
         "evaluation mode. few/many is the ratio of the groups' medians; the correlation is Spearman's with n_c."
     )
     return f"{text}\n\n{table(header, rows)}"
+
+
+def rarer_is_larger(few_over_many: float | None, rank_correlation: float | None) -> str:
+    """The answer of the two numbers together: "undecided" where they contradict each other."""
+    said = [] if few_over_many is None else [few_over_many > 1]
+    said += [] if rank_correlation is None else [rank_correlation < 0]
+    return "–" if not said else "yes" if all(said) else "undecided" if any(said) else "no"
 
 
 def _history_text(results: figures.Results) -> str:

@@ -14,6 +14,7 @@ from ccsam_hf.analysis.figures import contour_figure, numbers
 from ccsam_hf.analysis.groups import group_weights
 from ccsam_hf.analysis.guard import untouched
 from ccsam_hf.analysis.parts import bound_part, noise_part
+from ccsam_hf.analysis.report import rarer_is_larger
 from ccsam_hf.analysis.store import PartStore, fingerprint, plain
 from ccsam_hf.analysis.subject import Subject
 from ccsam_hf.shots import ShotThresholds
@@ -193,3 +194,12 @@ def test_certified_bound_needs_every_training_sample(net, images):
         assert whole["overall"]["value"] > whole["overall"]["loss"]
         part = bound_part(Subject(net, pixels, LABELS, weights), SETTINGS, COUNTS * 2)
         assert "raise --samples" in part["certified"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("few_over_many", "rank", "answer"),
+    [(1.5, -0.4, "yes"), (0.9, 0.2, "no"), (0.9, -0.2, "undecided"), (1.5, 0.2, "undecided"), (None, -0.2, "yes")],
+)
+def test_rarer_classes_have_larger_radii_only_where_both_numbers_say_so(few_over_many, rank, answer):
+    assert rarer_is_larger(few_over_many, rank) == answer
+    assert rarer_is_larger(None, None) == "–"
