@@ -12,6 +12,7 @@ from ..data import Benchmark, ImageViews, class_report
 from ..evaluation import Evaluation, EvaluationOptions, evaluate_model
 from ..evaluation.figures import draw_figures
 from ..hub import device_name, log_summary
+from ..models import replace_classifier
 from ..training import LongTailedTrainer, default_options
 from .checks import check_ahead, check_folder, check_same, check_settings
 from .described import write_settings
@@ -158,6 +159,9 @@ class Experiment:
     def _first_network(self) -> PreTrainedModel:
         options, args = self.settings.benchmark, self.settings.stage1
         network = new_network(options, self.data, args.seed)
+        if args.classifier != "linear":
+            # Here, not by the trainer, so that the later stages are checked against the classifier they will find.
+            replace_classifier(network, args.classifier, **(args.classifier_args or {}))
         train_only(network, options.trainable_layers)
         return network
 
