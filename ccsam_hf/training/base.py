@@ -22,7 +22,7 @@ from ..metrics import LongTailMetrics
 from ..models import ClassifierHead, FeatureTap, ResidualBranches, find_classifier
 from .arguments import LongTailedTrainingArguments
 from .branches import BranchLoss, branch_members
-from .checks import check_head, check_trainer, readable_labels, resolve_class_counts
+from .checks import check_evaluation_labels, check_head, check_trainer, readable_labels, resolve_class_counts
 from .regularised import RegularisedTrainer
 from .sample_loss import SampleLoss
 from .schedule import milestone_factor
@@ -115,6 +115,7 @@ class LongTailedTrainer(RegularisedTrainer):
         self.class_counts = resolve_class_counts(
             self._given_counts, self.train_dataset, self.args.label_column, self.head.module.out_features
         ).to(self.args.device)
+        check_evaluation_labels(self.eval_dataset, self.args.label_column, self.head.module.out_features)
         self._record_counts()
         self._check_best_metric()
         self._loss = self._build_loss()
@@ -142,13 +143,33 @@ class LongTailedTrainer(RegularisedTrainer):
             labels_of(self.train_dataset, self.args.label_column)
 
     def _find_head(self) -> ClassifierHead:
-        batch = self._prepare_inputs(self.data_collator(self._first_samples(2)))
+        batch = self._prepare_inputs(self._first_batch(2))
         if "labels" not in batch:
             raise ValueError(
                 f"The collated batch has {sorted(batch)} but no 'labels': name the label column 'label' or 'labels', "
                 "or pass a data_collator that does."
             )
-        return find_classifier(self.model, {name: value for name, value in batch.items() if name != "labels"})
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        try:
+            return find_classifier(self.model, inputs)
+        except TypeError as error:
+            raise ValueError(
+                f"{type(self.model).__name__} cannot be called with {', '.join(inputs)} by name: pass a transformers "
+                f"model; create_model(name, num_labels) makes one of any timm architecture. It said: {error}"
+            ) from error
+
+    def _first_batch(self, number: int) -> Any:
+        """The first samples as the data loader would hand them over."""
+        collate = self._get_collator_with_removed_columns(self.data_collator)
+        samples = self._first_samples(number)
+        try:
+            return collate(samples)
+        except (ValueError, TypeError) as error:
+            keys = ", ".join(samples[0]) if isinstance(samples[0], Mapping) else type(samples[0]).__name__
+            raise ValueError(
+                f"The data collator cannot make a batch of the training set's items ({keys}): remove the columns that "
+                f"the model does not read, or set remove_unused_columns=True. It said: {error}"
+            ) from error
 
     def _first_samples(self, number: int) -> list[Any]:
         dataset: Any = self.train_dataset
@@ -297,4 +318,6 @@ class LongTailedTrainer(RegularisedTrainer):
 
     def run_micro_batch(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """Forward and backward of one micro-batch; its detached loss, divided by their number."""
-        return super().training_step(model, inputs, *args, **kwargs)
+        # Without num_items_in_batch: releases of transformers that do not read loss_is_scaled_for_ga yet would take the
+        # loss of a model whose forward accepts keywords for divided already.
+        return super().training_step(model, inputs)

@@ -116,6 +116,18 @@ def resolve_class_counts(
     return counts.long()
 
 
+def check_evaluation_labels(dataset: Any, label_column: str, num_classes: int) -> None:
+    """Refuse evaluation sets, one or several by name, whose labels the loss cannot take; only readable ones."""
+    for name, part in dataset.items() if isinstance(dataset, dict) else [("", dataset)]:
+        if isinstance(part, datasets.Dataset) and label_column in part.column_names and len(part) > 0:
+            largest = int(labels_of(part, label_column).max())
+            if largest >= num_classes:
+                raise ValueError(
+                    f"Column {label_column!r} of the evaluation set {name} holds label {largest}, outside "
+                    f"0..{num_classes - 1}: correct the labels or drop the classes that training does not know."
+                )
+
+
 def readable_labels(dataset: Any) -> bool:
     """Whether the labels can be had without running the dataset's transforms."""
     if isinstance(dataset, Subset):

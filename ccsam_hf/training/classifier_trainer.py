@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
+from transformers import default_data_collator
 from transformers.trainer_utils import TrainOutput
 
 from ..data.counts import labels_of
@@ -17,7 +18,7 @@ from ..losses import Target
 from ..models import fold_classifier, installed_head, replace_classifier
 from .arguments import ClassifierTrainingArguments
 from .base import LongTailedTrainer
-from .checks import check_trainer
+from .checks import check_trainer, readable_labels
 from .feature_cache import CachedFeatures, cache_features
 from .rules import RULES, ClosedRule, Rule, RuleStep, build_rule
 from .sample_loss import without_labels
@@ -87,6 +88,11 @@ class ClassifierTrainer(LongTailedTrainer):
                 "Class-balanced batches need a dataset with random access: load the training set without streaming."
             )
         super()._check_dataset()
+        if self.args.train_sampling_strategy != "random":
+            raise ValueError(
+                f"train_sampling_strategy={self.args.train_sampling_strategy!r} would replace the order of stage 2: "
+                "leave it out, and choose the order by sampling."
+            )
 
     def _install_head(self, rule: Rule) -> None:
         """Put the classifier that the rule trains in the place of the linear one, unless it is there."""
@@ -137,6 +143,11 @@ class ClassifierTrainer(LongTailedTrainer):
             if self.args.max_steps > 0:
                 raise ValueError(f"sampling={self.sampling!r} needs num_train_epochs: leave max_steps out.")
             epochs = math.ceil(self.args.num_train_epochs)
+        if not readable_labels(dataset):
+            raise ValueError(
+                f"Stage 2 draws by class and must know the labels of a {type(dataset).__name__} before its items: use "
+                "a datasets.Dataset, a list of dicts or a ccsam_hf.data.LabelledDataset, or set cache_features."
+            )
         labels = labels_of(dataset, self.args.label_column)
         return ClassSampler(labels, self.sampling, self.sampling_seed, epochs=epochs, beta=self.args.sampling_beta)
 
@@ -149,6 +160,12 @@ class ClassifierTrainer(LongTailedTrainer):
             sampler_fn=self._get_train_sampler,
             is_training=True,
         )
+
+    def _get_collator_with_removed_columns(self, data_collator: Any, description: str | None = None) -> Any:
+        if self._cache is not None and description == "Training":
+            # The user's collator may know images or tokens only, and no model names a column of features.
+            return default_data_collator
+        return super()._get_collator_with_removed_columns(data_collator, description)
 
     def _fill_cache(self, views: int, augmented: bool = True) -> CachedFeatures:
         def features_of(batch: dict[str, Any]) -> Tensor:
@@ -166,7 +183,7 @@ class ClassifierTrainer(LongTailedTrainer):
             self.accelerator,
             augmented,
             batch_size=self.args.per_device_eval_batch_size,
-            collate_fn=self.data_collator,
+            collate_fn=self._get_collator_with_removed_columns(self.data_collator),
             num_workers=self.args.dataloader_num_workers,
         )
 

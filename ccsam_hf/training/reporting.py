@@ -30,6 +30,11 @@ class ReportingTrainer(PublishingTrainer):
         self.class_counts: Tensor | None = None
         self.scalars = ScalarMeter()
         if self.compute_metrics is None:
+            if self.args.batch_eval_metrics:
+                raise ValueError(
+                    "batch_eval_metrics needs compute_metrics of your own: many/medium/few accuracy is computed from "
+                    "predicted classes, which need no saving; leave batch_eval_metrics out."
+                )
             self.compute_metrics = self._long_tail_metrics
             self.preprocess_logits_for_metrics = self.preprocess_logits_for_metrics or predicted_classes
 
