@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import datasets
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
@@ -11,6 +13,12 @@ from ccsam_hf.data.sources import Splits, standard_columns
 from ccsam_hf.data.splits import stratified_holdout
 
 TEST_SPLITS = ("test", "validation", "val", "valid")
+
+
+def origin_of(name: str) -> str:
+    """Where the images came from, for records: without the place of a folder on this machine."""
+    place = Path(name).expanduser()
+    return f"data set in folder {place.resolve().name}" if place.is_dir() else f"Hub data set {name}"
 
 
 def load_hub(name: str, by_hand: str) -> datasets.DatasetDict:
@@ -83,9 +91,9 @@ def hub_splits(
         assert fraction is not None
         kept, held = stratified_holdout(labels_of(parts["train"]), fraction, split_seed)
         train, test = parts["train"].select(kept), parts["train"].select(held)
-        return Splits(train, None, test, tuple(feature.names), f"Hub data set {name}")
+        return Splits(train, None, test, tuple(feature.names), origin_of(name))
     validation = parts[found[1]] if len(found) > 1 else None
-    return Splits(parts["train"], validation, parts[found[0]], tuple(feature.names), f"Hub data set {name}")
+    return Splits(parts["train"], validation, parts[found[0]], tuple(feature.names), origin_of(name))
 
 
 def _numbered(loaded: datasets.DatasetDict, label_column: str, name: str) -> datasets.DatasetDict:

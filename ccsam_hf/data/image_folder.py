@@ -64,16 +64,18 @@ def load_images(
     if holdout:
         splits = held_out(splits, HOLDOUT_FRACTION, split_seed)
     settings = {"holdout": holdout, "split_seed": split_seed, "holdout_fraction": holdout_fraction}
-    return assembled(_record(name, splits.origin), splits, settings)
+    published = hub_dataset is not None and not Path(hub_dataset).expanduser().is_dir()
+    return assembled(_record(name, splits.origin, hub_dataset if published else None), splits, settings)
 
 
-def _record(name: str, origin: str) -> BenchmarkRecord:
+def _record(name: str, origin: str, hub_dataset: str | None) -> BenchmarkRecord:
     """A record of data that no record can be compared with."""
     return BenchmarkRecord(
         name=name,
         title=name,
         family="images",
         source=origin,
+        hub_dataset=hub_dataset,
         licence="As the owner of the images says.",
         citation="",
         num_classes=None,

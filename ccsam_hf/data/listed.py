@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from timm.data import ImageNetInfo
 
-from ccsam_hf.data.hub import load_hub
+from ccsam_hf.data.hub import load_hub, origin_of
 from ccsam_hf.data.image_files import require_files, without_broken
 from ccsam_hf.data.inaturalist import read_inaturalist
 from ccsam_hf.data.listing import ImageList, as_dataset, check_disjoint, check_list, read_list
@@ -79,7 +79,7 @@ def splits_from_hub(lists: Lists, name: str, image_column: str) -> Splits:
     whole = whole.add_column("label", labels)
     whole = whole.cast_column("label", datasets.ClassLabel(names=list(lists.label_names)))
     chosen = {role: whole.select(positions) for role, positions in rows.items()}
-    origin = f"{lists.train.source} over Hub data set {name}"
+    origin = f"{lists.train.source} over {origin_of(name)}"
     return Splits(chosen["train"], chosen.get("validation"), chosen["test"], lists.label_names, origin)
 
 

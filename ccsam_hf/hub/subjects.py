@@ -61,7 +61,7 @@ def citations(
 ) -> tuple[Citation, ...]:
     """Methods, the data's own citation, the references of the named losses, and the package, each once."""
     found = [*methods]
-    if data is not None:
+    if data is not None and data.record.citation:
         found.append(Citation("data", data.record.citation))
     found += [Citation("loss", LOSSES[name].reference) for name in losses if name != "cross_entropy"]
     return tuple(dict.fromkeys([*found, PACKAGE_CITATION]))

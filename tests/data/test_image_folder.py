@@ -111,6 +111,14 @@ def test_hub_data_sets_with_text_classes(tmp_path):
     assert data.class_counts.tolist() == [1, 2]
     assert data.test["label"][:] == [0]
     assert data.record.title == "birds"
+    assert (data.settings["origin"], data.record.hub_dataset) == ("data set in folder birds", None)
+
+
+def test_a_hub_data_set_is_named_in_the_record(tmp_path, monkeypatch):
+    parts = datasets.load_dataset(write_hub(tmp_path / "birds", train=["owl", "jay"], test=["jay"]))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: parts)
+    data = load_images(hub_dataset="ada/birds", label_column="species")
+    assert (data.record.source, data.record.hub_dataset) == ("Hub data set ada/birds", "ada/birds")
 
 
 def test_hub_data_sets_without_a_test_split_are_divided(tmp_path):

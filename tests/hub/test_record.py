@@ -175,6 +175,12 @@ def test_citations_come_from_the_objects_used():
     assert "Class-Conditional Sharpness-Aware" in found[0].bibtex
 
 
+def test_data_without_a_citation_are_not_cited():
+    data = load_benchmark("digits-lt")
+    own = replace(data, record=replace(data.record, citation=""))
+    assert [citation.role for citation in citations(data=own)] == ["method", "package"]
+
+
 def test_record_of_a_model(saved_model, record):
     model = model_record(saved_model, "animals")
     assert (model.architecture, model.library, model.training_prior) == ("cifar_resnet20", "timm", "train")
