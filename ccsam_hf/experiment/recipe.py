@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..hub import PushError
 from .help import help_text
 from .parsing import parse_settings
 from .run import run_experiment
@@ -40,7 +41,10 @@ class Recipe:
         if "--help" in words or "-h" in words:
             print(help_text(self.title, self.defaults))
             return {}
-        return run_experiment(parse_settings(self.defaults, words))
+        try:
+            return run_experiment(parse_settings(self.defaults, words))
+        except PushError as error:  # everything is trained and saved; the message has the command that retries
+            sys.exit(str(error))
 
 
 def main(defaults: Sections, argv: Sequence[str] | None = None) -> dict[str, Any]:

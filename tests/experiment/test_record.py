@@ -12,6 +12,7 @@ from ccsam_hf.data import load_benchmark
 from ccsam_hf.experiment import parse_settings
 from ccsam_hf.experiment.cifar import RECIPE as CIFAR
 from ccsam_hf.experiment.command import shown_command
+from ccsam_hf.experiment.digits import RECIPE as DIGITS
 from ccsam_hf.experiment.paper import paper_figures
 from ccsam_hf.hub import RunRecord, publishable_files
 from ccsam_hf.hub.private import PrivateStrings, private_traces
@@ -75,3 +76,12 @@ def test_the_papers_figures_stand_beside_its_own_row_only(tmp_path) -> None:
         ["--subset"],
     ):
         assert found(*other) is None, other
+
+
+def test_a_push_that_fails_leaves_the_trained_model_and_says_how_to_go_on(digits, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("ccsam_hf.hub.push.get_token", lambda: None)
+    flags = ["--max_steps", "1", "--control", "false", "--second_stage", "false"]
+    quick = ["--smoke", "--use_cpu", "true", "--output_dir", str(tmp_path), *flags]
+    with pytest.raises(SystemExit, match=r"there is no token(.|\n)*python -m ccsam_hf push .*model ada/digits"):
+        DIGITS.run([*quick, "--push_to_hub", "true", "--hub_model_id", "ada/digits"])
+    assert "model-index" in (tmp_path / "model" / "README.md").read_text()
