@@ -44,7 +44,7 @@ def _changed(args: LongTailedTrainingArguments) -> dict[str, Any]:
 def _is_set(option: Field[Any], value: Any) -> bool:
     """Whether a value is another than the default; transformers turns None into False and empty collections."""
     default = _plain(None if option.default is MISSING else option.default)
-    nothing = (None, False, [], {}, "")
+    nothing: tuple[Any, ...] = (None, False, [], {}, "")
     return value != default and not (value in nothing and default in nothing)
 
 

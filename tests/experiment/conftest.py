@@ -3,10 +3,20 @@ from typing import Any
 
 import datasets
 import pytest
+import torch
 
 from ccsam_hf.experiment.digits import RECIPE
 
-QUICK = "--smoke --use_cpu true --dataloader_pin_memory false --num_train_epochs 2 --stage2.num_train_epochs 2".split()
+QUICK = ["--smoke", "--use_cpu", "true", "--num_train_epochs", "2", "--stage2.num_train_epochs", "2"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Networks this small only lose time to further threads, and much of it on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+import torch
 from transformers import pipeline
 
 from ccsam_hf.data import load_benchmark
@@ -18,8 +19,17 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 NAMES = ("cifar_lt", "imagenet_lt", "places_lt", "inat2018", "image_folder", "digits_lt")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Networks this small only lose time to further threads, and much of it on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> dict[str, tuple[Path, str]]:
+def runs() -> dict[str, tuple[Path, str]]:
     """Folder and printed text of each recipe that has run."""
     return {}
 
@@ -63,7 +73,7 @@ def test_runs_end_to_end(run, name) -> None:
 def test_says_what_it_is(name) -> None:
     text = (RECIPES / f"{name}.py").read_text()
     assert len(text.splitlines()) <= 60
-    assert f"accelerate launch" in text.split('"""')[1]
+    assert "accelerate launch" in text.split('"""')[1]
     assert f"recipes/{name}.py" in text
     assert "paper" in text.lower()
 
