@@ -29,13 +29,17 @@ def parser() -> argparse.ArgumentParser:
     new = argparse.ArgumentParser(prog="sharpness", description=__doc__)
     add = new.add_argument
     add("--model", nargs="+", required=True, help="folders or Hub ids, compared side by side")
-    add("--labels", nargs="+", help="their names in the report; default: the folders' names")
+    add("--labels", nargs="+", help="their names in the report; default: the folders' names, as far as they differ")
     add("--run_dir", nargs="+", default=[], help="one folder of checkpoint-STEP folders for each model: path, history")
     add("--class_counts", help="JSON list of training counts, or 'benchmark', for models that do not record them")
     add("--benchmark", required=True, choices=sorted(BENCHMARKS))
     add("--data_dir")
+    add("--list_dir")
+    add("--hub_dataset")
     add("--imbalance_ratio", type=float)
-    add("--split_seed", type=int, default=0)
+    add("--split_seed", type=_seed, default=0, help="of the long-tailed draw; none: the first n of each class")
+    add("--holdout", action="store_true", help="the benchmark with its hold-out, as the checkpoint was trained")
+    add("--subset", action="store_true", help="accept sizes that differ from the benchmark's")
     add("--split", choices=("train", "validation", "test"), default="train")
     add("--output_dir", required=True)
     add("--budget", type=float, default=10.0, help="minutes; chooses the sizes that are not given")
@@ -59,6 +63,10 @@ def parser() -> argparse.ArgumentParser:
     return new
 
 
+def _seed(text: str) -> int | None:
+    return None if text.lower() == "none" else int(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> Path:
     """Run the analysis that the arguments describe, print and return the report's path."""
     options = parser().parse_args(arguments)
@@ -67,12 +75,16 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         imbalance_ratio=options.imbalance_ratio,
         split_seed=options.split_seed,
         data_dir=options.data_dir,
+        list_dir=options.list_dir,
+        hub_dataset=options.hub_dataset,
+        holdout=options.holdout,
+        subset=options.subset,
     )
     settings = _settings(options, benchmark)
     sizes = Sizes(**{size.name: getattr(options, size.name) for size in fields(Sizes)})
     dataset = {"train": benchmark.train, "validation": benchmark.validation, "test": benchmark.test}[options.split]
     if dataset is None:
-        raise ValueError(f"{options.benchmark} has no validation split; use --split train or --split test.")
+        raise ValueError(f"{options.benchmark} has no validation split; use --split train or test, or --holdout.")
     labels = torch.as_tensor(labels_of(dataset))
     split = LabelledSplit(
         f"{options.benchmark} {options.split}", labels, benchmark.class_counts, options.split == "train"
@@ -98,7 +110,7 @@ def _settings(options: argparse.Namespace, benchmark: Benchmark) -> AnalysisSett
 
 
 def _checkpoints(options: argparse.Namespace, benchmark: Benchmark, pictures: Dataset) -> list[Checkpoint]:
-    labels = options.labels or [Path(model).name for model in options.model]
+    labels = options.labels or distinct_labels(options.model)
     if len(labels) != len(options.model):
         raise ValueError(f"--labels names {len(labels)} of {len(options.model)} models; name each of them.")
     if len(options.run_dir) not in (0, len(options.model)):
@@ -113,6 +125,17 @@ def _checkpoints(options: argparse.Namespace, benchmark: Benchmark, pictures: Da
         earlier = [] if run is None else [(step, _loader(folder)) for step, folder in run_folders(Path(run))]
         checkpoints.append(Checkpoint(label, _loader(model), _pictures(classifier, pictures), earlier))
     return checkpoints
+
+
+def distinct_labels(models: Sequence[str]) -> list[str]:
+    """The folders' names, with as many of the folders above as tell them apart: every run leaves one called model."""
+    parts = [Path(model).parts for model in models]
+    labels = [Path(model).name for model in models]
+    for depth in range(2, max(map(len, parts)) + 1):
+        if len(set(labels)) == len(labels):
+            break
+        labels = ["-".join(path[-depth:]).replace("/", "") for path in parts]
+    return labels
 
 
 def _loader(source: str | Path) -> LoadModel:

@@ -38,7 +38,7 @@ def analyse(
     settings, sizes, folder = settings or AnalysisSettings(), sizes or Sizes(), Path(output_dir)
     labels = [checkpoint.label for checkpoint in checkpoints]
     if not labels or len(set(labels)) < len(labels):
-        raise ValueError(f"Checkpoints need distinct labels, at least one of them; got {labels}.")
+        raise ValueError(f"Checkpoints need distinct labels (--labels), at least one of them; got {labels}.")
     if not split.is_training and {"radii", "bound"} & set(settings.parts):
         raise ValueError("Radii and bounds are about the training set: use --split train or leave them out of --parts.")
     plan = _plan(checkpoints, split, folder, settings, sizes, budget)
