@@ -212,6 +212,8 @@ def test_half_precision_model(tmp_path, classifier):
         ({"images": [np.zeros((4, 4))]}, "image 0 is an array of float64: convert it to uint8"),
         ({"images": np.zeros((2, 4, 4, 3), np.uint8)}, r"shape \(2, 4, 4, 3\): pass .* several images as a list"),
         ({"images": np.zeros((3, 8, 8), np.uint8)}, r"shape \(3, 8, 8\): pass \[H, W\]"),
+        ({"images": np.zeros((0, 4, 3), np.uint8)}, r"shape \(0, 4, 3\), which holds no pixel: leave it out"),
+        ({"images": [Image.new("RGB", (0, 4))]}, "image 0 cannot be read as an image.*it holds no pixel"),
         ({"images": [7]}, "image 0 is of type int: pass Pillow images, paths, bytes or arrays"),
         ({"top_k": 0}, "top_k must be at least 1, not 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),

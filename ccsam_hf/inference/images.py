@@ -49,6 +49,8 @@ def _decoded(source: Image.Image | str | BytesIO, name: str) -> Image.Image:
     try:
         image = source if isinstance(source, Image.Image) else Image.open(source)
         image.load()
+        if 0 in image.size:
+            raise ValueError("it holds no pixel")
     except NOT_AN_IMAGE as error:
         raise ValueError(f"{name} cannot be read as an image: replace it or leave it out. ({error})") from error
     return image
@@ -67,6 +69,8 @@ def _checked_path(image: str | os.PathLike[str]) -> str:
 def _from_array(array: np.ndarray, name: str) -> Image.Image:
     if array.dtype != np.uint8:
         raise ValueError(f"{name} is an array of {array.dtype}: convert it to uint8 values from 0 to 255.")
+    if array.size == 0:
+        raise ValueError(f"{name} is an array of shape {array.shape}, which holds no pixel: leave it out.")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
