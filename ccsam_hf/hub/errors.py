@@ -56,7 +56,10 @@ def _reason_of_status(error: HfHubHTTPError, repo_id: str, revision: str | None)
             "request with --create_pr"
         )
     if status == 409:
-        return f"something else of that name exists on the Hub ({_first_line(error)}). Choose another name"
+        return (
+            f"it conflicts with what is on the Hub, a repository of that name or another commit at the same time "
+            f"({_first_line(error)}). Repeat it, and if it stays choose another name"
+        )
     if isinstance(error, RepositoryNotFoundError) or status == 404:
         return "the Hub does not find it, or the token may not see it. Check the name and the token"
     if status == 429:

@@ -119,6 +119,7 @@ def test_nothing_of_the_machine_is_published(story, room):
         ("server error", r"problem of its own \(status 500\)"),
         ("cut connection", "connection to the Hub failed"),
         ("cut commit", "connection to the Hub failed"),
+        ("conflict", "it conflicts with what is on the Hub"),
         ("no network", "connection to the Hub failed"),
         ("no token", r"no token. Log in with `hf auth login`"),
         ("bad token", "does not accept the token"),
