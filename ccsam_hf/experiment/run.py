@@ -161,7 +161,7 @@ class Experiment:
         network = new_network(options, self.data, args.seed)
         if args.classifier != "linear":
             # Here, not by the trainer, so that the later stages are checked against the classifier they will find.
-            replace_classifier(network, args.classifier, **(args.classifier_args or {}))
+            replace_classifier(network, args.classifier, **args.classifier_options())
         train_only(network, options.trainable_layers)
         return network
 

@@ -187,6 +187,11 @@ class CCSAMTrainingArguments(LongTailedTrainingArguments):
         if self.mixup_alpha < 0:
             raise ValueError(f"mixup_alpha must be at least 0, got {self.mixup_alpha}.")
 
+    def classifier_options(self) -> dict[str, Any]:
+        """``classifier_args`` as a mapping."""
+        assert not isinstance(self.classifier_args, str)
+        return dict(self.classifier_args or {})
+
 
 @dataclass
 class ClassifierTrainingArguments(LongTailedTrainingArguments):
@@ -195,8 +200,8 @@ class ClassifierTrainingArguments(LongTailedTrainingArguments):
     rule: str = field(
         default="adversarial",
         metadata={
-            "help": "adversarial (CC-SAM's stage 2), adversarial_released (as its authors released it), crt, lws, "
-            "mislas, disalign; without training tau_norm, ncm."
+            "help": "adversarial (CC-SAM's stage 2), adversarial_released (as its authors released it), crt, crt_flat, "
+            "lws, mislas, disalign; without training tau_norm, ncm."
         },
     )
     sampling: str | None = field(
@@ -232,6 +237,15 @@ class ClassifierTrainingArguments(LongTailedTrainingArguments):
     )
     adversarial_cap: float = field(
         default=0.3, metadata={"help": "Largest weight of the adversarial loss in adversarial_released."}
+    )
+    head_radius: float = field(
+        default=0.05, metadata={"help": "Length ρ of crt_flat's perturbation of the classifier, in weight units."}
+    )
+    head_flat_weight: float = field(
+        default=1.0, metadata={"help": "a in crt_flat's (1 - a) · loss + a · perturbed loss."}
+    )
+    head_direction: str = field(
+        default="gradient", metadata={"help": "Of crt_flat's perturbation: gradient, or random (Gaussian)."}
     )
     reinitialize_classifier: bool = field(
         default=False, metadata={"help": "Start from a fresh classifier instead of the one of stage 1."}

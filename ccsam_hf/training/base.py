@@ -292,6 +292,11 @@ class LongTailedTrainer(RegularisedTrainer):
         place = self.micro_batch * self.accelerator.num_processes + self.accelerator.process_index
         return self.args.seed, self.state.global_step, place
 
+    def draw_generator(self, device: torch.device) -> torch.Generator:
+        """Seeded by `draw_key`, apart from the noise of the loss."""
+        seed = np.random.SeedSequence((*self.draw_key(), 1)).generate_state(1)
+        return torch.Generator(device).manual_seed(int(seed[0]))
+
     @property
     def loss(self) -> LongTailedLoss:
         """The base loss of the run; evaluation before any training builds it from the known counts."""

@@ -232,6 +232,7 @@ class ClassifierTrainer(LongTailedTrainer):
                 epoch=self.epoch,
                 num_epochs=self.state.num_train_epochs,
                 log=self.scalars.add,
+                generator=self.draw_generator,
             )
         )
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ..losses import REDUCTIONS, Target
@@ -87,7 +85,7 @@ class CCSAMTrainer(LongTailedTrainer):
         head = self._find_head()
         wanted = self.args.classifier
         if head.kind == "linear" and wanted != "linear":
-            replace_classifier(self.model, wanted, head.name, **(self.args.classifier_args or {}))
+            replace_classifier(self.model, wanted, head.name, **self.args.classifier_options())
         elif "linear" not in (wanted, head.kind) and head.kind != wanted:
             raise ValueError(
                 f"classifier={wanted!r}, but the model's is of kind {head.kind!r} already: leave classifier out, or "
@@ -206,13 +204,9 @@ class CCSAMTrainer(LongTailedTrainer):
             reduce=self.sum_over_processes,
             gather=self.accelerator.gather,
             report=self.scalars.add,
-            generator=self._generator,
+            generator=self.draw_generator,
             processes=self.accelerator.num_processes,
         )
-
-    def _generator(self, device: torch.device) -> torch.Generator:
-        seed = np.random.SeedSequence((*self.draw_key(), 1)).generate_state(1)
-        return torch.Generator(device).manual_seed(int(seed[0]))
 
     def end_accumulation(self) -> None:
         if self._plan is not None and self._plan.shares_mean and self._lengths.factor > 0:

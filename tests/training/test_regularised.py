@@ -119,6 +119,33 @@ def test_normalised_models_load_without_the_package(toy, tmp_path, stage) -> Non
     assert json.loads((folder / "config.json").read_text())["architecture"] == "cifar_resnet20"
 
 
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_flat_retraining_is_sam_on_the_classifier(toy, tmp_path, share) -> None:
+    """One step by hand: gradients at (W, b) and at (W, b) + ρ g/‖g‖, features fixed."""
+    rate, radius = 0.05, 0.5
+    trainer = toy.trainer(
+        tmp_path, stage=2, model="vit", rule="crt_flat", sampling="instance", head_radius=radius,
+        head_flat_weight=share, max_steps=1, per_device_train_batch_size=32, optim_args="momentum=0",
+        lr_scheduler_type="constant",
+    )  # fmt: skip
+    batch = trainer.data_collator(trainer.train_dataset)
+    model = toy.model("vit").eval()
+    z = model.vit(batch["pixel_values"]).last_hidden_state[:, 0].detach().double()
+    parameters = [p.detach().double().requires_grad_() for p in model.classifier.parameters()]
+
+    def gradients(values):
+        loss = torch.nn.functional.cross_entropy(torch.nn.functional.linear(z, *values), batch["labels"])
+        return torch.autograd.grad(loss, values)
+
+    clean = gradients(parameters)
+    norm = torch.cat([g.flatten() for g in clean]).norm()
+    moved = gradients([p + radius * g / norm for p, g in zip(parameters, clean, strict=True)])
+    trainer.train()
+    for old, g, at, new in zip(parameters, clean, moved, trainer.model.classifier.parameters(), strict=True):
+        expected = old - rate * ((1 - share) * g + share * at)
+        torch.testing.assert_close(new.detach().double(), expected.detach(), rtol=1e-4, atol=1e-6)
+
+
 REFUSED = {
     "both": ({"averaging_start": 1, "spectral_norm": True}, "drop spectral_norm"),
     "beyond the run": ({"averaging_start": 2}, r"must lie in 0..2 epochs"),
@@ -126,6 +153,9 @@ REFUSED = {
     "all layers": ({"perturbation": "sam", "spectral_norm": True}, "perturbed_layers='classifier'"),
     "closed rule": ({"stage": 2, "rule": "tau_norm", "spectral_norm": True}, "no effect with rule='tau_norm'"),
     "scaled": ({"stage": 2, "rule": "lws", "spectral_norm": True}, "'lws' classifier has a scale"),
+    "idle": ({"stage": 2, "rule": "crt", "head_radius": 0.1}, "head_radius=0.1: no effect with rule='crt'"),
+    "share": ({"stage": 2, "rule": "crt_flat", "head_flat_weight": 2.0}, "head_flat_weight must lie in 0..1"),
+    "direction": ({"stage": 2, "rule": "crt_flat", "head_direction": "up"}, "choose gradient or random"),
     "radius": ({"perturbation": "random_model", "adaptive": True}, "no adaptive"),
 }
 

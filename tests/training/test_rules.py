@@ -21,6 +21,8 @@ CASES = {
         {"rule": "adversarial_released", "shift_batch_norm": True}, "linear", "linear", LINEAR,
     ),
     "crt": ({}, "linear", "linear", LINEAR),
+    "crt_flat": ({}, "linear", "linear", LINEAR),
+    "crt_flat, random": ({"rule": "crt_flat", "head_direction": "random"}, "linear", "linear", LINEAR),
     "crt, effective number": ({"rule": "crt", "sampling": "effective_number"}, "linear", "linear", LINEAR),
     "crt, progressive": ({"rule": "crt", "sampling": "progressive"}, "linear", "linear", LINEAR),
     "crt, gcl": (

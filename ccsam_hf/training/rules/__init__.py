@@ -7,12 +7,14 @@ from .adversarial import Adversarial, AdversarialReleased
 from .base import ClosedRule, Rule, RuleStep
 from .closed import NearestClassMean, TauNormalization, class_means, nearest_mean_classifier, tau_normalized
 from .disalign import DisAlign, generalized_weights
+from .flat import FlatRetraining
 from .scaling import LearnableWeightScaling, MiSLAS
 
 RULES: dict[str, type[Rule]] = {
     "adversarial": Adversarial,
     "adversarial_released": AdversarialReleased,
     "crt": Rule,
+    "crt_flat": FlatRetraining,
     "lws": LearnableWeightScaling,
     "mislas": MiSLAS,
     "disalign": DisAlign,

@@ -43,6 +43,7 @@ class RuleStep:
 
     ``features`` z [B, D] are those of the frozen backbone, ``logits`` [B, C] the classifier's at z, with their graph.
     ``classify`` gives the logits of other features in the precision of the run. ``epoch`` counts from 0.
+    ``generator`` is seeded by (seed, step, place of the micro-batch) on the device it is given.
     """
 
     loss: SampleLoss
@@ -53,6 +54,7 @@ class RuleStep:
     epoch: int
     num_epochs: int
     log: Log
+    generator: Callable[[torch.device], torch.Generator]
 
     def feature_gradient(self) -> Tensor:
         """∇_z l_i [B, D], detached, in float32 or better."""
