@@ -30,10 +30,17 @@ class FocalWeights:
     perturbed: Tensor
 
 
-def focal_weights(labels: Tensor, class_counts: Tensor, gamma: float, sharpness_weight: float) -> FocalWeights:
-    """The three weights for labels [B], training counts [C], γ and λ = ``sharpness_weight``."""
+def focal_weights(
+    labels: Tensor, class_counts: Tensor, gamma: float, sharpness_weight: float, weights: Tensor | None = None
+) -> FocalWeights:
+    """The three weights for labels [B], training counts [C], γ and λ = ``sharpness_weight``.
+
+    ``weights`` [B] are those of the samples in the objective's losses, 1/B by default; a class's weight in the
+    objective does not turn the direction, as with every other perturbation.
+    """
     if sharpness_weight < 0:
         raise ValueError(f"Focal-SAM's sharpness_weight must be at least 0, got {sharpness_weight}.")
     mean = 1 / len(labels)
     focal = focal_class_weights(class_counts, gamma)[labels]
-    return FocalWeights(mean * focal, mean * (1 - sharpness_weight * focal), mean * sharpness_weight * focal)
+    share = mean if weights is None else weights
+    return FocalWeights(mean * focal, share * (1 - sharpness_weight * focal), share * sharpness_weight * focal)

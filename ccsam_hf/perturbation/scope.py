@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
 
 NORMALISATION = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.InstanceNorm2d)
@@ -59,6 +60,13 @@ class Scope:
             raise ValueError(
                 f"perturbed_layers={self.text!r} selects no trainable parameter of {type(model).__name__}; choose one "
                 f"of {CHOICES}, and see that what it names is not frozen."
+            )
+        half = [name for name, p in selected.items() if p.dtype in (torch.float16, torch.bfloat16)]
+        if half:
+            raise ValueError(
+                f"perturbed_layers={self.text!r} moves {len(half)} parameters held in half precision, the first of "
+                f"them {half[0]!r}: most of a small perturbation would be rounded away. Load the model in float32, or "
+                "choose perturbed_layers='classifier', whose closed form moves no weight."
             )
         return selected
 

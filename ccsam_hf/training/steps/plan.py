@@ -41,7 +41,8 @@ PERTURBATION_OPTIONS = [
 ]
 _CCSAM: dict[str, Any] = {
     "partition": "class",
-    "relative_radius": 0.01,
+    # In four epochs of CIFAR-100-LT a mean of 0.01 held a ResNet-32 back (3.5 % against 9.7 % without): start low.
+    "relative_radius": 0.002,
     "gradient_exponent": 0.5,
     "count_exponent": 0.25,
     "perturbed_layers": "classifier",
@@ -210,6 +211,13 @@ def _refuse_idle(args: CCSAMTrainingArguments, plan: PerturbationPlan) -> None:
         refuse_without_effect(args, ["max_perturbation_ratio"], "with perturbation_length='unit'")
     if plan.direction == "random" and (plan.adaptive or plan.layerwise):
         raise ValueError("direction='random' has no adaptive or layerwise form; leave these off.")
+    if plan.direction == "random" and plan.sync:
+        raise ValueError("direction='random' is drawn by each process for itself: leave perturbation_sync off.")
+    if plan.layerwise and plan.shares_mean and plan.rule.gradient_exponent != 0:
+        raise ValueError(
+            "layerwise with relative_radius needs gradient_exponent=0: the running mean is that of all layers' norm, "
+            "beside which a layer's own gradient looks small and its radius comes out too large."
+        )
     if plan.adaptive and (plan.rule.radius is None or plan.layerwise):
         raise ValueError("adaptive (ASAM) needs a constant radius, and excludes layerwise.")
     if plan.layerwise and plan.length != "rule":

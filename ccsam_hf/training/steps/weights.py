@@ -163,7 +163,7 @@ class GroupwiseStep:
         """Weights [B] of the losses that give the direction (None: group means), stay clean, and are perturbed."""
         plan = self.plan
         if plan.focal is not None:
-            focal = focal_weights(target.dominant, class_counts, plan.focal.gamma, plan.focal.sharpness_weight)
+            focal = focal_weights(target.dominant, class_counts, plan.focal.gamma, plan.focal.sharpness_weight, weights)
             return tuple(w.to(weights.dtype) for w in (focal.direction, focal.clean, focal.perturbed))  # type: ignore[return-value]
         perturbed = groups.active[groups.index].to(weights.dtype)
         return None, clean_weights(weights, groups, plan.flat_weight), plan.flat_weight * weights * perturbed
