@@ -8,7 +8,16 @@ from ccsam_hf.analysis.cli import distinct_labels, main, parser
 from ccsam_hf.data import load_benchmark
 from ccsam_hf.models import create_model
 
-FAST = "--samples 40 --few_samples 20 --levels 3 --seeds 1 --parts noise radii --scopes classifier".split(" ")
+FAST = [
+    "--samples=40",
+    "--few_samples=20",
+    "--levels=3",
+    "--seeds=1",
+    "--parts",
+    "noise",
+    "radii",
+    "--scopes=classifier",
+]
 
 
 @pytest.fixture(scope="module")
