@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -123,6 +124,8 @@ def draw(grid: Grid, table: Sequence[Cell], path: Path) -> None:
     """One panel for each benchmark: ours with its standard deviation, the paper's as a cross."""
     figure = Figure(figsize=(4.2 * len(grid.benchmarks), 1.2 + 0.32 * len(grid.methods)), layout="constrained")
     FigureCanvasAgg(figure)
+    highest = max([value for cell in table for value in (cell.accuracy, cell.paper) if value is not None], default=0)
+    end = min(100.0, 1.15 * highest) or 100.0
     panels = figure.subplots(1, len(grid.benchmarks), squeeze=False, sharey=True)[0]
     for axes, benchmark in zip(panels, grid.benchmarks, strict=True):
         rows = [cell for cell in table if cell.benchmark == benchmark.name]
@@ -130,7 +133,7 @@ def draw(grid: Grid, table: Sequence[Cell], path: Path) -> None:
         axes.barh(
             places,
             [cell.accuracy or 0 for cell in rows],
-            xerr=[cell.accuracy_std or 0 for cell in rows],
+            xerr=[math.nan if cell.accuracy_std is None else cell.accuracy_std for cell in rows],
             color="0.75",
             edgecolor="0.2",
             capsize=2,
@@ -141,9 +144,10 @@ def draw(grid: Grid, table: Sequence[Cell], path: Path) -> None:
             axes.plot(*zip(*printed, strict=True), "kx", label="paper")
         for cell, place in zip(rows, places, strict=True):
             if cell.accuracy is None:
-                axes.text(0.5, place, NOT_RUN, va="center", fontsize=8)
-        axes.set(title=benchmark.name, xlabel="top-1 accuracy (%)", yticks=places)
+                axes.text(0.01 * end, place, NOT_RUN, va="center", fontsize=8)
+        axes.set(title=benchmark.name, xlabel="top-1 accuracy (%)", yticks=places, xlim=(0, end))
         axes.set_yticklabels([cell.title for cell in rows])
     panels[0].invert_yaxis()
-    panels[-1].legend(fontsize=8)
+    shown = {text: mark for axes in panels for mark, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=2, fontsize=8)
     figure.savefig(path, dpi=150)
