@@ -109,7 +109,7 @@ class CCSAMTrainingArguments(LongTailedTrainingArguments):
         default=None, metadata={"help": "Multiplies the perturbation as printed (Eq. 9); excludes relative_radius."}
     )
     relative_radius: float | None = field(
-        default=None, metadata={"help": "Mean of ‖ε‖/‖w‖ over samples; ccsam's default is 0.01."}
+        default=None, metadata={"help": "Mean of ‖ε‖/‖w‖ over samples; ccsam's default is 0.002."}
     )
     gradient_exponent: float | None = field(
         default=None, metadata={"help": "a in ‖ε_c‖ ∝ ‖g_c‖^-a (n_c - 1)^-b; ccsam: 0.5."}
