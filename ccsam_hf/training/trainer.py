@@ -109,6 +109,11 @@ class CCSAMTrainer(LongTailedTrainer):
         self.radii = PerturbationMeter(counts, self.args.shots())
         self._plan, self._engine = plan, None
         if plan is not None:
+            if self.args.max_steps <= 0 and plan.schedule.start >= self.args.num_train_epochs:
+                raise ValueError(
+                    f"radius_start={plan.schedule.start:g} is not reached in {self.args.num_train_epochs:g} epochs: "
+                    "nothing would be perturbed; lower it."
+                )
             self._check_processes(plan)
             plan.partition.check(counts)
             self._lengths = GroupLengths(plan, self.running_unit, self.radii, counts.numel())

@@ -152,9 +152,10 @@ def test_last_block_leaves_the_others_unperturbed(toy, tmp_path) -> None:
     assert not any(name.startswith(("timm_model.conv1", "timm_model.layer1")) for name in names)
 
 
-def test_a_schedule_that_has_not_begun_is_plain_training(toy, tmp_path, plain) -> None:
-    late = trained(toy, tmp_path, perturbation="sam", radius_start=1.0, num_train_epochs=1)
-    for name, value in toy.weights(plain["cnn"]).items():
+def test_a_schedule_that_has_not_begun_is_plain_training(toy, tmp_path) -> None:
+    late = trained(toy, tmp_path, perturbation="sam", radius_start=1.0, num_train_epochs=2, max_steps=4)
+    stock = trained(toy, tmp_path, perturbation="none", num_train_epochs=2, max_steps=4)
+    for name, value in toy.weights(stock).items():
         assert torch.equal(toy.weights(late)[name], value), name
 
 
@@ -220,6 +221,7 @@ REFUSED = [
     ({"perturbation": "sam", "bf16": True}, "perturbed_layers='all' moves weights, which bf16 would round"),
     ({"perturbed_layers": "all", "bf16": True}, "bf16 would round"),
     ({"perturbed_layers": "all", "model": "vit", "gradient_checkpointing": True}, "repeats forward passes"),
+    ({"perturbation": "sam", "radius_start": 2.0}, "radius_start=2 is not reached in 2 epochs"),
     ({"partition": "thirds"}, "partition='thirds' is not known"),
     ({"partition": "quantiles", "partition_groups": 9}, "groups=9 is more than the 4 classes"),
     ({"perturbation": "imbsam", "head_threshold": 1}, "nothing would be perturbed"),
@@ -245,6 +247,16 @@ REFUSED = [
 def test_refusals(toy, tmp_path, options, message) -> None:
     with pytest.raises(ValueError, match=message):
         trained(toy, tmp_path, **options)
+
+
+def test_layerwise_radii_are_logged_as_they_are(toy, tmp_path) -> None:
+    trainer = toy.trainer(tmp_path, perturbation="sam", radius=0.05, layerwise=True, logging_steps=1, **ONE_STEP)
+    tensors = [p.detach().clone() for p in trainer.model.parameters()]
+    norm = torch.sqrt(sum(p.square().sum() for p in tensors))
+    trainer.train()
+    moved = [min(0.05, 0.1 * p.norm().item()) for p in tensors]
+    expected = sum(length**2 for length in moved) ** 0.5 / norm.item()
+    assert trainer.state.log_history[0]["radius_many"] == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("options", [{"adaptive": True}, {"layerwise": True}, {"direction": "random"}], ids=str)

@@ -36,7 +36,7 @@ class ClassifierStep:
         moved = self.perturbed_logits(context, loss, logits)
         clean, perturbed = loss(logits), loss(moved)
         if self.plan.sync:
-            weights = context.sample_weights(loss, joined=True)
+            weights = context.sample_weights(loss, True, clean.dtype)
             clean, perturbed = (weights * clean).sum(), (weights * perturbed).sum()
         else:
             clean, perturbed = loss.reduce(clean), loss.reduce(perturbed)

@@ -43,7 +43,7 @@ class StepContext:
     def groups(self, partition: Partition) -> Groups:
         return partition(self.target.dominant, self.class_counts, self.generator(torch.device("cpu")))
 
-    def sample_weights(self, loss: SampleLoss, joined: bool) -> Tensor:
+    def sample_weights(self, loss: SampleLoss, joined: bool, dtype: torch.dtype) -> Tensor:
         """w_i [B] with Σ w_i l_i = the reduced loss; with ``joined`` this process's share of the reduction over the
         batch of all processes, times their number, as an average over processes wants it."""
         counts = batch_class_counts(self.target.dominant, len(self.class_counts))
@@ -53,6 +53,7 @@ class StepContext:
             class_weights=loss.loss.class_weights(loss.epoch),
             divide_by=loss.loss.mean_divides_by,
             class_counts=self.class_counts,
+            dtype=dtype,
         )
         return coefficients[self.target.dominant] * (self.processes if joined else 1)
 

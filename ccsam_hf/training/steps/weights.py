@@ -55,9 +55,9 @@ class Directions:
             metric = adaptive_metric(self.parameters)
             lengths = self._lengths(adaptive_norms(gradients, metric), groups, labels, sizes)
             return adaptive_step(gradients, metric, lengths)
-        lengths = self._lengths(gradients.total_norms(), groups, labels, sizes)
         if plan.layerwise:
-            return layerwise_step(gradients, self._layer_rule(groups))
+            return self._layerwise(gradients, groups, labels)
+        lengths = self._lengths(gradients.total_norms(), groups, labels, sizes)
         if plan.direction == "random":
             values = {name: p.detach() for name, p in self.parameters.items()}
             return gaussian_step(gradients.layout, values, lengths, context.generator(labels.device))
@@ -65,6 +65,13 @@ class Directions:
 
     def _lengths(self, norms: Tensor, groups: Groups, labels: Tensor, sizes: Tensor | None) -> Tensor:
         return self.lengths(norms, groups, labels, weight_norm(self.parameters), self.number, sizes=sizes)
+
+    def _layerwise(self, gradients: GroupGradients, groups: Groups, labels: Tensor) -> Any:
+        rule = self._layer_rule(groups)
+        layout = gradients.layout
+        moved = [rule(name, layout.spread(norm)).square() for name, norm in gradients.norms().items()]
+        self.lengths.record(torch.stack(moved).sum(0).sqrt() / weight_norm(self.parameters), groups, labels)
+        return layerwise_step(gradients, rule)
 
     def _layer_rule(self, groups: Groups) -> Callable[[str, Tensor], Tensor]:
         mean, factor = self.lengths.running.mean, self.lengths.factor
@@ -127,7 +134,7 @@ class GroupwiseStep:
             logits = context.forward(context.inputs)
             loss = context.loss_of(logits, context.target)
             losses = loss(logits)
-            weights = context.sample_weights(loss, joined)
+            weights = context.sample_weights(loss, joined, losses.dtype)
             direction, rest, flat = self._weights(context.target, context.class_counts, weights, groups)
             stays = self._clean_loss_stays(loss)
             reduce = context.reduce if joined else None
