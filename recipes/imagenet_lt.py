@@ -8,9 +8,9 @@ folder or URL as ``--list_dir``). One process trains at the paper's batch size a
 
     overall / many / medium / few   paper (Zhou et al., CVPR 2023)  55.4 / 63.1 / 53.4 / 41.1   measured here: not yet
 
-The paper's row is quoted as later papers print it. It gives network, batch size and SGD 0.9; epochs (90 + 10), lr 0.1,
-cosine, weight decay 5e-4 and augmentation are the field's practice (Kang et al., ICLR 2020). Settings:
-ccsam_hf/experiment/imagenet.py; the same as ``python -m ccsam_hf imagenet``.
+The paper's row is quoted from secondary sources and has not been checked against the print. It gives network, batch
+size and SGD 0.9; epochs (90 + 10), lr 0.1, cosine, weight decay 5e-4 and augmentation are the field's practice (Kang
+et al., ICLR 2020). Settings: ccsam_hf/experiment/imagenet.py; the same as ``python -m ccsam_hf imagenet``.
 """
 
 from ccsam_hf.__main__ import run_command

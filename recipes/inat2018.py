@@ -8,9 +8,10 @@ paper's batch size as it stands: 512. Top-1 accuracy in %:
 
     overall / many / medium / few   paper (Zhou et al., CVPR 2023)  70.9 / 65.4 / 70.9 / 72.2   measured here: not yet
 
-The paper's row is quoted as later papers print it. Its imbalance ratio of 512 is a slip: 1,000 over 2 images is 500. It
-gives network, batch size and SGD 0.9; epochs (90 + 10), lr 0.2, cosine and weight decay 1e-4 are the field's practice
-(Kang et al., ICLR 2020). Settings: ccsam_hf/experiment/inaturalist.py; the same as ``python -m ccsam_hf inaturalist``.
+The paper's row is quoted from secondary sources and has not been checked against the print. Its imbalance ratio of
+512 is a slip: 1,000 over 2 images is 500. It gives network, batch size and SGD 0.9; epochs (90 + 10), lr 0.2, cosine
+and weight decay 1e-4 are the field's practice (Kang et al., ICLR 2020). Settings: ccsam_hf/experiment/inaturalist.py;
+the same as ``python -m ccsam_hf inaturalist``.
 """
 
 from ccsam_hf.__main__ import run_command

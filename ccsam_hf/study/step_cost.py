@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -34,6 +35,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ImbSAM": {"perturbation": "imbsam"},
     "Focal-SAM": {"perturbation": "focal_sam"},
     "CC-SAM classifier": {},
+    "CC-SAM cosine classifier": {"classifier": "cosine", "classifier_args": {"scale": 30.0}},
     "CC-SAM norm_affine": {"perturbed_layers": "norm_affine"},
     "CC-SAM last stage": {"perturbed_layers": "last:1"},
     "CC-SAM all layers": {"perturbed_layers": "all"},
@@ -213,15 +215,33 @@ def peak_memory(setting: Setting, names: Sequence[str], device: torch.device, bf
 
 
 def _measure_memory(setting: Setting, name: str, device: torch.device, bf16: bool) -> float:
-    """Peak above what the imports take, in MiB: model, optimizer state, activations and the method's own."""
-    imported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Most MiB in use during a step above what the imports take: model, optimizer, activations, the method's own."""
+    before = _resident()
     with tempfile.TemporaryDirectory() as folder:
         step = _steps(setting, [name], device, bf16, folder)[name]
         step()
+        if device.type == "cuda":
+            return torch.cuda.max_memory_allocated(device) / 2**20
+        # ru_maxrss would still hold the peak of the imports: watch the resident size of the step instead.
+        peak, done = [before], threading.Event()
+
+        def watch() -> None:
+            while not done.wait(0.001):
+                peak.append(max(peak.pop(), _resident()))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
         step()
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - imported
+        step()
+        done.set()
+        watcher.join()
+    return peak[0] - before
+
+
+def _resident() -> float:
+    """Resident memory of this process in MiB (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
 
 
 def _steps(
@@ -266,6 +286,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.classifier:
         batch, dim, classes = options.classifier
         steps = classifier_steps(batch, dim, classes, device)
+        steps = {name: step for name, step in steps.items() if name == "plain" or name in options.methods}
         title = "classifier part, batch {} x {} features, {} classes".format(*options.classifier)
         times = timed_in_turns(steps, options.rounds, device)
     else:
