@@ -27,8 +27,17 @@ from .experiment import BenchmarkOptions, run_experiment
 from .hub import PushError, RunRecord, push_to_hub, render_cards, write_card
 from .inference import Classifier, load_classifier
 from .losses import LOSSES, Target, build_loss, post_hoc_logit_adjustment
+from .methods import METHODS, Method, find_method
 from .metrics import LongTailMetrics, long_tail_accuracy
-from .models import FeatureTap, add_remote_code, create_model, find_classifier
+from .models import (
+    FeatureTap,
+    add_remote_code,
+    create_model,
+    find_classifier,
+    fold_classifier,
+    load_with_head,
+    replace_classifier,
+)
 from .perturbation import RadiusRule, characteristic_radius
 from .shots import ShotThresholds
 from .training import (
@@ -44,6 +53,7 @@ __version__ = version("ccsam_hf")
 __all__ = [
     "BENCHMARKS",
     "LOSSES",
+    "METHODS",
     "BenchmarkOptions",
     "CCSAMTrainer",
     "CCSAMTrainingArguments",
@@ -56,6 +66,7 @@ __all__ = [
     "FeatureTap",
     "ImageConfig",
     "LongTailMetrics",
+    "Method",
     "OpenSet",
     "OpenSetOptions",
     "Predictions",
@@ -76,15 +87,19 @@ __all__ = [
     "create_model",
     "evaluate_model",
     "find_classifier",
+    "find_method",
+    "fold_classifier",
     "image_views",
     "load_benchmark",
     "load_classifier",
     "load_images",
+    "load_with_head",
     "long_tail_accuracy",
     "make_long_tailed",
     "post_hoc_logit_adjustment",
     "push_to_hub",
     "render_cards",
+    "replace_classifier",
     "run_experiment",
     "write_card",
 ]
