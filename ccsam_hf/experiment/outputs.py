@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from ..data import Benchmark
@@ -21,6 +22,9 @@ from ..hub import (
     versions,
     write_card,
 )
+from ..losses import build_loss
+from ..models import fold_classifier, installed_head, load_with_head
+from ..models.replace import SUFFIX
 from .paper import PAPER, paper_figures
 from .parsing import Settings
 from .report import evaluated_on, results_table
@@ -35,6 +39,7 @@ def save_outputs(settings: Settings, data: Benchmark, stages: Mapping[str, tuple
     folder, holdout = settings.folder, settings.benchmark.holdout
     last, _ = list(stages.values())[-1]
     shutil.copytree(last.model_folder, folder / "model", dirs_exist_ok=True)
+    notes = fold_published(folder / "model", _logit_scale(last, data))
     results = {name: result.metrics["closed_set"] for name, (_, result) in stages.items()}
     suffix = " (hold-out)" if holdout else ""
     runs = {f"{name}{suffix}": result.metrics for name, (_, result) in stages.items()}
@@ -50,13 +55,37 @@ def save_outputs(settings: Settings, data: Benchmark, stages: Mapping[str, tuple
         "results": results,
     }
     (folder / "metrics.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    write_card(folder / "model", run_record(settings, data, stages))
+    write_card(folder / "model", run_record(settings, data, stages, notes))
     print(f"\nTop-1 accuracy in % after the last epoch, on {evaluated_on(data, holdout)}:\n{results_table(results)}\n")
     print(f"Model: {folder / 'model'} (card: README.md, figures: figures/)   stages side by side: {folder}/groups.png")
     _publish(settings)
 
 
-def run_record(settings: Settings, data: Benchmark, stages: Mapping[str, tuple[Stage, Result]]) -> RunRecord:
+def fold_published(folder: Path, logit_scale: float) -> tuple[str, ...]:
+    """Fold a replaced classifier of the model in ``folder`` into one linear layer where that keeps its predictions, so
+    that it loads without this package; what the card has to say of it. The stage's own folder keeps the classifier."""
+    if not json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"].endswith(SUFFIX):
+        return ()
+    model = load_with_head(folder)
+    found = installed_head(model)
+    if found is None or found[1].preserved is None:
+        return ()
+    folded = fold_classifier(model, logit_scale)
+    model.save_pretrained(folder)
+    note = f"The {folded.kind} classifier is folded into one linear layer, with equal {folded.preserved}."
+    if folded.preserved == "predictions":
+        note += " Its confidences differ: the calibration figures are those of the classifier as trained."
+    return (note,)
+
+
+def _logit_scale(stage: Stage, data: Benchmark) -> float:
+    args = stage.args
+    return build_loss(args.loss, data.class_counts, data.num_classes, **(args.loss_args or {})).logit_scale
+
+
+def run_record(
+    settings: Settings, data: Benchmark, stages: Mapping[str, tuple[Stage, Result]], notes: tuple[str, ...] = ()
+) -> RunRecord:
     """What the model card tells of the run."""
     last, result = list(stages.values())[-1]
     args: Any = settings.stage1
@@ -76,7 +105,7 @@ def run_record(settings: Settings, data: Benchmark, stages: Mapping[str, tuple[S
         records.append(record)
     whole = all(found.resumed_from is None for _, found in stages.values())
     return RunRecord(
-        model_record(settings.folder / "model", f"{settings.benchmark.model} on {data.record.title}"),
+        model_record(settings.folder / "model", f"{settings.benchmark.model} on {data.record.title}", notes=notes),
         data_record(data, args.shots().describe(), holdout=settings.benchmark.holdout),
         tuple(records),
         published=last.role,
