@@ -79,7 +79,7 @@ def fold_published(folder: Path, logit_scale: float) -> tuple[str, ...]:
 
 
 def _logit_scale(stage: Stage, data: Benchmark) -> float:
-    args = stage.args
+    args: Any = stage.args
     return build_loss(args.loss, data.class_counts, data.num_classes, **(args.loss_args or {})).logit_scale
 
 
