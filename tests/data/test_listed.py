@@ -5,6 +5,7 @@ import re
 import threading
 
 import datasets
+import huggingface_hub
 import numpy as np
 import pytest
 from data_trees import SHARED, save_image, write_inaturalist, write_list, write_places
@@ -298,6 +299,9 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 def test_lists_are_downloaded_once_from_an_address(tmp_path, served, monkeypatch):
     monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", tmp_path / "cache")
+    # The address is this machine's own: the tests' offline mode would refuse it.
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     write_places(tmp_path, [4, 2])
     with pytest.raises(ValueError, match=r"The list .*/Places_LT_train.txt could not be downloaded .* as `list_dir`"):
         places(tmp_path, list_dir=served)
