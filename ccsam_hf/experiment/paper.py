@@ -15,9 +15,6 @@ PAPER_ROWS: dict[tuple[str, float | None], tuple[str, dict[str, float]]] = {
     ("cifar100-lt", 200): ("cifar_resnet32", {"accuracy": 45.66}),
     ("cifar100-lt", 100): ("cifar_resnet32", {"accuracy": 50.83}),
     ("cifar100-lt", 50): ("cifar_resnet32", {"accuracy": 53.91}),
-    ("imagenet-lt", None): ("resnext50_32x4d", {"accuracy": 55.4, "many": 63.1, "medium": 53.4, "few": 41.1}),
-    ("places-lt", None): ("resnet152", {"accuracy": 40.6, "many": 41.2, "medium": 42.1, "few": 36.4}),
-    ("inat2018", None): ("resnet50", {"accuracy": 70.9, "many": 65.4, "medium": 70.9, "few": 72.2}),
 }
 
 
