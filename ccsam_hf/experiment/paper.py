@@ -7,7 +7,7 @@ from .parsing import Settings
 
 PAPER = "Zhou et al., CVPR 2023"
 # (benchmark, imbalance ratio where the set is drawn on loading) -> network, top-1 accuracy in % after stage 2.
-# CIFAR: Table 1. The others are quoted as later papers print them.
+# CIFAR: Table 1. Other benchmarks have no row here until it has been read in print.
 PAPER_ROWS: dict[tuple[str, float | None], tuple[str, dict[str, float]]] = {
     ("cifar10-lt", 200): ("cifar_resnet32", {"accuracy": 80.94}),
     ("cifar10-lt", 100): ("cifar_resnet32", {"accuracy": 83.92}),
