@@ -12,7 +12,13 @@ from ccsam_hf.losses.cross_entropy import AdjustedCrossEntropy, CrossEntropy
 from ccsam_hf.losses.focal import Focal, focal_loss
 from ccsam_hf.losses.gradient import balanced_residual, logit_gradient
 from ccsam_hf.losses.lade import LADE, lade_regulariser
-from ccsam_hf.losses.prior import BalancedSoftmax, LogitAdjustment, VectorScaling, post_hoc_logit_adjustment
+from ccsam_hf.losses.prior import (
+    BalancedSoftmax,
+    LogitAdjustment,
+    LogitMargin,
+    VectorScaling,
+    post_hoc_logit_adjustment,
+)
 from ccsam_hf.losses.reduce import (
     REDUCTIONS,
     batch_class_counts,
@@ -38,6 +44,7 @@ __all__ = [
     "LabelAwareSmoothing",
     "LabelSmoothing",
     "LogitAdjustment",
+    "LogitMargin",
     "LongTailedLoss",
     "LossEntry",
     "Target",

@@ -15,7 +15,7 @@ from ccsam_hf.losses.cosine import GCL, LDAM
 from ccsam_hf.losses.cross_entropy import CrossEntropy
 from ccsam_hf.losses.focal import Focal
 from ccsam_hf.losses.lade import LADE
-from ccsam_hf.losses.prior import BalancedSoftmax, LogitAdjustment, VectorScaling
+from ccsam_hf.losses.prior import BalancedSoftmax, LogitAdjustment, LogitMargin, VectorScaling
 from ccsam_hf.losses.smoothing import LabelAwareSmoothing, LabelSmoothing
 
 WEIGHTING_ARGUMENTS = ("weighting", "beta", "drw_epoch")
@@ -60,6 +60,7 @@ LOSSES: dict[str, LossEntry] = {
     "ldam_drw": LossEntry(LDAM, "Cao et al., NeurIPS 2019", _EFFECTIVE, required=("drw_epoch",)),
     "balanced_softmax": LossEntry(BalancedSoftmax, "Ren et al., NeurIPS 2020"),
     "logit_adjustment": LossEntry(LogitAdjustment, "Menon et al., ICLR 2021"),
+    "logit_margin": LossEntry(LogitMargin, "LDAM's margins (Cao et al., NeurIPS 2019) on free logits"),
     "vs": LossEntry(VectorScaling, "Kini et al., NeurIPS 2021"),
     "lade": LossEntry(LADE, "Hong et al., CVPR 2021"),
     "gcl": LossEntry(GCL, "Li et al., CVPR 2022"),

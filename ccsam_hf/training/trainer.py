@@ -50,7 +50,8 @@ class CCSAMTrainer(LongTailedTrainer):
     ``flat_weight`` 0 or a radius of 0 the run is plain training, bit for bit.
 
     The logged ``loss`` is the objective; ``loss_clean`` and ``loss_perturbed`` are its parts, ``radius_many`` etc. the
-    mean ‖ε_c‖/‖w‖ of the classes, see `PerturbationMeter`. ``evaluate`` reports the unperturbed loss.
+    mean ‖ε_c‖/‖w‖ of the classes, see `PerturbationMeter`, ``logit_shift`` (closed form) how far the true class's
+    logit is lowered on average. ``evaluate`` reports the unperturbed loss.
     """
 
     arguments_class = CCSAMTrainingArguments

@@ -13,6 +13,8 @@ CASES = [
     ("balanced_softmax", {}),
     ("logit_adjustment", {"tau": 0.7}),
     ("logit_adjustment", {"tau": 2.0}),
+    ("logit_margin", {"mean_margin": 0.8, "tau": 0.0}),
+    ("logit_margin", {"mean_margin": 2.0, "tau": 1.0}),
     ("vs", {"gamma": 0.3, "tau": 1.0}),
     ("vs", {"gamma": 0.05, "tau": 0.75}),
     ("lade", {}),

@@ -35,6 +35,8 @@ def test_cross_entropy_is_torchs_bit_for_bit(dtype):
 def test_special_cases_without_rounding():
     assert torch.equal(value("logit_adjustment", tau=0.0), CE)
     assert torch.equal(value("logit_adjustment", tau=1.0), value("balanced_softmax"))
+    assert torch.equal(value("logit_margin", mean_margin=0.0), CE)
+    assert torch.equal(value("logit_margin", mean_margin=0.0, tau=0.5), value("logit_adjustment", tau=0.5))
     assert torch.equal(value("lade"), value("balanced_softmax"))
     assert torch.equal(value("vs", gamma=0.0, tau=1.0), value("logit_adjustment", tau=1.0))
     assert torch.equal(value("ldam", max_margin=0.0, scale=1.0), CE)

@@ -49,6 +49,7 @@ def test_counts_are_optional_elsewhere_until_there_are_weights(name):
         ("focal", {"gamma": "2"}, "gamma must be a number"),
         ("vs", {"gamma": -0.1}, "gamma must be a number, at least 0"),
         ("logit_adjustment", {"tau": float("inf")}, "tau must be a number, at least 0 and a finite number"),
+        ("logit_margin", {"mean_margin": -1}, "mean_margin must be a number, at least 0"),
         ("label_smoothing", {"epsilon": 1.0}, "epsilon must be a number, at least 0 and below 1"),
         ("label_smoothing", {"convention": "torch"}, "unknown convention 'torch'; choose from others, uniform"),
         ("label_aware_smoothing", {"epsilon_head": 0.1, "epsilon_tail": 0.2}, "epsilon_tail=0.2 must not exceed"),

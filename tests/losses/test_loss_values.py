@@ -46,6 +46,12 @@ def logit_adjustment(row, y, counts, noise, tau):
     )
 
 
+def logit_margin(row, y, counts, noise, mean_margin, tau):
+    samples = [n**-0.25 for n in counts for _ in range(n)]
+    margin = mean_margin * counts[y] ** -0.25 / (math.fsum(samples) / len(samples))
+    return logit_adjustment([x - margin * (c == y) for c, x in enumerate(row)], y, counts, noise, tau)
+
+
 def vs(row, y, counts, noise, gamma, tau):
     total = sum(counts)
     return cross_entropy(
@@ -111,6 +117,7 @@ REFERENCES = {
     "ldam": ldam,
     "balanced_softmax": balanced_softmax,
     "logit_adjustment": logit_adjustment,
+    "logit_margin": logit_margin,
     "vs": vs,
     "lade": balanced_softmax,
     "gcl": gcl,

@@ -141,6 +141,26 @@ def test_logged_figures(toy, tmp_path) -> None:
     assert log["loss_perturbed"] > log["loss_clean"]
 
 
+def test_logged_shift_is_how_far_the_true_logits_fall(toy, tmp_path) -> None:
+    trainer = toy.trainer(tmp_path, model="cnn", relative_radius=0.02, logging_steps=1, **ONE_STEP)
+    batch = trainer.data_collator(trainer.train_dataset)
+    labels, model = batch.pop("labels"), toy.model("cnn").train()
+    captured = []
+    model.timm_model.fc.register_forward_pre_hook(lambda module, args: captured.append(args[0]))
+    logits = model(**batch).logits
+    z, w, b = captured[0].detach(), model.timm_model.fc.weight, model.timm_model.fc.bias
+    norm = torch.sqrt((w**2).sum() + (b**2).sum())
+    falls = []
+    for i, c in enumerate(labels):
+        own = labels == c
+        g_w, g_b = torch.autograd.grad(F.cross_entropy(F.linear(z[own], w, b), labels[own]), [w, b])
+        length = 0.02 * norm / torch.sqrt((g_w**2).sum() + (g_b**2).sum())
+        falls.append((logits[i, c] - z[i] @ (w + length * g_w)[c] - (b + length * g_b)[c]).item())
+    trainer.train()
+    assert trainer.state.log_history[0]["logit_shift"] == pytest.approx(sum(falls) / len(falls), rel=1e-4)
+    assert min(falls) > 0
+
+
 def test_flat_weight_is_the_share_of_the_perturbed_loss(toy, tmp_path) -> None:
     trainer = toy.trainer(tmp_path, relative_radius=0.1, flat_weight=0.25, logging_steps=1)
     trainer.train()

@@ -40,7 +40,9 @@ class ClassifierStep:
             clean, perturbed = (weights * clean).sum(), (weights * perturbed).sum()
         else:
             clean, perturbed = loss.reduce(clean), loss.reduce(perturbed)
-        context.report(loss_clean=clean, loss_perturbed=perturbed)
+        context.report(
+            loss_clean=clean, loss_perturbed=perturbed, logit_shift=lowered(logits, moved, context.target.dominant)
+        )
         return loss.regularised(combined(clean, perturbed, self.plan.flat_weight), logits)
 
     def perturbed_logits(self, context: StepContext, loss: SampleLoss, logits: Tensor) -> Tensor:
@@ -82,6 +84,12 @@ class ClassifierStep:
         everyone = Groups(context.gather(groups.index), groups.counts, groups.active)
         z = context.gather(features.detach().float().contiguous())
         return JoinedBatch(z, context.gather(delta), everyone, context.reduce)
+
+
+def lowered(logits: Tensor, moved: Tensor, labels: Tensor) -> Tensor:
+    """How far the perturbation lowers the true class's logit, the mean over samples."""
+    before, after = (x.detach().float().gather(1, labels[:, None]) for x in (logits, moved))
+    return (before - after).mean()
 
 
 class CosineStep(ClassifierStep):
