@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import datasets
+import torch
 
 from ccsam_hf.data.benchmarks import Benchmark
 from ccsam_hf.data.images import TensorImages
@@ -21,6 +23,15 @@ class ImageViews:
     validation: TensorImages | TransformedImages | None
     test: TensorImages | TransformedImages
     config: ImageConfig
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same with images in memory on that device, where they are then augmented; others stay files."""
+
+        def moved(part: TensorImages | TransformedImages) -> TensorImages | TransformedImages:
+            return part.to(device) if isinstance(part, TensorImages) else part
+
+        validation = None if self.validation is None else moved(self.validation)
+        return replace(self, train=moved(self.train), validation=validation, test=moved(self.test))
 
 
 def image_views(

@@ -34,6 +34,10 @@ def check_settings(settings: Settings) -> None:
                 f"{prefix}label_column {args.label_column}: no effect, the data are loaded under the name label. For "
                 "a data set of the Hub use --hub_label_column."
             )
+        if options.data_on_device and args.dataloader_num_workers > 0:
+            raise ValueError(
+                f"--data_on_device augments on the device itself: leave {prefix}dataloader_num_workers at 0."
+            )
         if args.save_only_model and args.save_strategy != "no":
             raise ValueError(f"{prefix}save_only_model leaves checkpoints that cannot be resumed: leave it out.")
     if options.control and (first.perturbation == "none" or first.flat_weight == 0):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoModelForImageClassification, PreTrainedModel, set_seed
 
 from ..data import Benchmark, ImageConfig, ImageViews, image_views
@@ -41,8 +42,13 @@ def saved_network(folder: Path) -> PreTrainedModel:
     return AutoModelForImageClassification.from_pretrained(folder)
 
 
-def network_views(data: Benchmark, network: PreTrainedModel, augmentation: str, seed: int) -> ImageViews:
-    """The parts of the data as this network's inputs; small images of the benchmark's own size stay in memory."""
+def network_views(
+    data: Benchmark, network: PreTrainedModel, augmentation: str, seed: int, device: torch.device | None = None
+) -> ImageViews:
+    """The parts of the data as this network's inputs; small images of the benchmark's own size stay in memory.
+
+    device: where these are held and augmented, default the CPU. ValueError for images that are not held in memory.
+    """
     prepared = network.config.pretrained_cfg
     config = ImageConfig(
         tuple(prepared["input_size"]),
@@ -52,7 +58,13 @@ def network_views(data: Benchmark, network: PreTrainedModel, augmentation: str, 
         prepared["interpolation"],
     )
     whole = config.input_size == tuple(data.record.input_size) and max(config.input_size[1:]) <= LARGEST_IN_MEMORY
-    return image_views(data, augmentation=augmentation, seed=seed, config=config, in_memory=whole)
+    if device is not None and not whole:
+        raise ValueError(
+            f"--data_on_device: only images of up to {LARGEST_IN_MEMORY} pixels a side in the benchmark's own size are "
+            "held in memory; leave it out and raise --dataloader_num_workers instead."
+        )
+    views = image_views(data, augmentation=augmentation, seed=seed, config=config, in_memory=whole)
+    return views if device is None else views.to(device)
 
 
 def train_only(network: PreTrainedModel, layers: Sequence[str] | None) -> None:

@@ -53,6 +53,12 @@ class BenchmarkOptions:
         default=None, metadata={"help": "Side of the network's input in pixels, instead of the benchmark's."}
     )
     augmentation: str = field(default="crop_flip", metadata={"help": "Training augmentation, by name."})
+    data_on_device: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep small images on the training device and augment them there, for a fast GPU beside few cores."
+        },
+    )
     control: bool = field(
         default=False, metadata={"help": "Also train the control: the same run with radius 0, before stage 1."}
     )

@@ -37,7 +37,7 @@ def save_outputs(settings: Settings, data: Benchmark, stages: Mapping[str, tuple
     ``stages``: by the name that tables and figures show.
     """
     folder, holdout = settings.folder, settings.benchmark.holdout
-    last, _ = list(stages.values())[-1]
+    last, ended = list(stages.values())[-1]
     shutil.copytree(last.model_folder, folder / "model", dirs_exist_ok=True)
     notes = fold_published(folder / "model", _logit_scale(last, data))
     results = {name: result.metrics["closed_set"] for name, (_, result) in stages.items()}
@@ -50,6 +50,8 @@ def save_outputs(settings: Settings, data: Benchmark, stages: Mapping[str, tuple
         "evaluated_on": evaluated_on(data, holdout),
         "checkpoint": "last epoch",
         "seed": settings.stage1.seed,
+        "device": ended.device,
+        "commit": package_commit(),
         "seconds": {name: round(result.seconds, 1) for name, (_, result) in stages.items()},
         "resumed_from": {name: result.resumed_from for name, (_, result) in stages.items()},
         "results": results,

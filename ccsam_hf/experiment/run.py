@@ -24,6 +24,9 @@ from .report import distribution_line, evaluated_on
 from .smoke_data import write_smoke_data
 from .stages import Result, Stage, resuming, stages_of
 
+# Of a stage's log, spread over its epochs; cards show fewer.
+LOG_ROWS = 40
+
 
 def run_experiment(settings: Settings) -> dict[str, Any]:
     """Control (if asked for), stage 1 and stage 2 on one benchmark; returns the figures of each by its name.
@@ -118,7 +121,7 @@ class Experiment:
         trainer.train(resume_from_checkpoint=checkpoint)
         seconds = time.perf_counter() - started
         evaluation = self._evaluate(stage, trainer)
-        log = list(log_summary(trainer.state.log_history))
+        log = list(log_summary(trainer.state.log_history, LOG_ROWS))
         resumed = None if checkpoint is None else checkpoint.rpartition("/")[2]
         result = Result(evaluation.metrics, seconds, device_name(trainer.args.device), resumed, log)
         if self.speaks:
@@ -167,8 +170,9 @@ class Experiment:
 
     def _views_of(self, seed: int) -> ImageViews:
         if seed not in self._views:
-            augmentation = self.settings.benchmark.augmentation
-            self._views[seed] = network_views(self.data, self.network, augmentation, seed)
+            options = self.settings.benchmark
+            device = self.settings.stage1.device if options.data_on_device else None
+            self._views[seed] = network_views(self.data, self.network, options.augmentation, seed, device)
         return self._views[seed]
 
     def _announce(self) -> None:

@@ -85,13 +85,15 @@ class Stage:
 def stages_of(settings: Settings) -> list[Stage]:
     """The control (if asked for), stage 1, and stage 2 (unless declined)."""
     folder, options = settings.folder, settings.benchmark
+    # Tensors that are on a GPU already cannot be pinned in the CPU's memory.
+    loader = {"dataloader_pin_memory": False} if options.data_on_device else {}
     # What is published is the experiment's model, once, at the end; not every stage's checkpoints.
-    first = replace(settings.stage1, output_dir=str(folder / "stage1"), push_to_hub=False)
+    first = replace(settings.stage1, output_dir=str(folder / "stage1"), push_to_hub=False, **loader)
     stages = [Stage("stage1", "stage 1", CCSAMTrainer, first)]
     if options.control:
         stages.insert(0, Stage("control", "control", CCSAMTrainer, as_control(first, folder)))
     if options.second_stage:
-        second = replace(settings.stage2, push_to_hub=False)
+        second = replace(settings.stage2, push_to_hub=False, **loader)
         stages.append(Stage("stage2", "stage 2", ClassifierTrainer, second, fresh=False))
     return stages
 

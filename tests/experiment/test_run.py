@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from accelerate import debug_launcher
 from safetensors.torch import load_file
@@ -78,6 +79,16 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert_equal_runs(uninterrupted, tmp_path)
 
 
+def test_data_on_the_device_train_the_same_network(digits, uninterrupted, tmp_path) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    flags = [] if device.type == "cpu" else ["--use_cpu", "false"]
+    digits(tmp_path, *SAVING, "--data_on_device", *flags)
+    if device.type == "cpu":
+        assert_equal_runs(uninterrupted, tmp_path)
+    else:
+        assert left(tmp_path)[1]["results"]["stage 1"]["accuracy"] > 0.2
+
+
 def test_a_finished_run_is_not_repeated(digits, uninterrupted, monkeypatch) -> None:
     stop_after(monkeypatch, CCSAMTrainer, 0)
     stop_after(monkeypatch, ClassifierTrainer, 0)
@@ -138,6 +149,8 @@ def test_a_holdout_is_what_is_evaluated_and_is_said_everywhere(digits, tmp_path,
         (["--radius_scale", "1", "--relative_radius", "1"], "radius_scale"),
         (["--augmentation", "blur"], "Unknown augmentation 'blur'"),
         (["--trainable_layers", "stage9"], "--trainable_layers stage9: the network has no such module; it has conv1"),
+        (["--data_on_device", "--dataloader_num_workers", "2"], "leave --dataloader_num_workers at 0"),
+        (["--data_on_device", "--input_size", "16"], "own size are held in memory; leave it out"),
         (["--model", "cifar_resnet33"], "near names: cifar_resnet32"),
     ],
 )
