@@ -34,6 +34,17 @@ MACHINE_ARGUMENTS = {
     "trackio_static_space_id",
 }
 HUB_ARGUMENTS = ("hub_", "push_to_hub_")
+# What a summary of the log keeps: the losses, and how the classes' radii were ordered.
+LOGGED = (
+    "epoch",
+    "step",
+    "loss",
+    "loss_clean",
+    "logit_shift",
+    "radius_few_over_many",
+    "radius_rank_correlation",
+    "learning_rate",
+)
 
 
 def stage_record(
@@ -112,11 +123,8 @@ def headline_metrics(metrics: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def log_summary(log_history: Sequence[Mapping[str, Any]], rows: int = 6) -> tuple[dict[str, float], ...]:
-    """At most `rows` entries with a training loss, evenly spread, the first and the last among them."""
+    """`LOGGED` of at most `rows` entries with a training loss, evenly spread, the first and the last among them."""
     entries = [entry for entry in log_history if "loss" in entry]
     last = len(entries) - 1
     chosen = sorted({round(i * last / (rows - 1)) for i in range(rows)}) if entries else []
-    return tuple(
-        {name: entries[i][name] for name in ("epoch", "step", "loss", "learning_rate") if name in entries[i]}
-        for i in chosen
-    )
+    return tuple({name: entries[i][name] for name in LOGGED if name in entries[i]} for i in chosen)

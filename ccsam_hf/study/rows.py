@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from .figures import FIGURES, Row
 from .grid import Grid, Run
 
 ROWS = "rows.jsonl"
-FIGURES = ("accuracy", "many", "medium", "few")
-Row = dict[str, Any]
 
 
 def read_rows(root: Path) -> dict[tuple[str, str, int], Row]:
@@ -54,6 +52,9 @@ def finished_row(run: Run) -> Row | None:
         "command": run.benchmark.kind,
         "method_name": run.method.kind,
         "settings": run.settings(),
+        "device": metrics.get("device"),
+        "commit": metrics.get("commit"),
+        "log": _log(run.folder / "stage1" / "finished.json"),
     }
 
 
@@ -76,3 +77,8 @@ def _epochs(settings: Path, stages: int) -> list[float]:
     """The epochs of each stage; its last one is what the figures are measured after."""
     content = yaml.safe_load(settings.read_text(encoding="utf-8"))
     return [float(content[section].get("num_train_epochs", 3)) for section in ("stage1", "stage2")[:stages]]
+
+
+def _log(path: Path) -> list[dict[str, float]]:
+    """What stage 1 logged, evenly spread over its epochs: losses, and how the radii were ordered."""
+    return json.loads(path.read_text(encoding="utf-8")).get("log") or [] if path.is_file() else []

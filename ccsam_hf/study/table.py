@@ -13,24 +13,33 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..methods import METHODS
-from .grid import Arm, Grid
-from .rows import FIGURES, Row
+from .arms import Arm
+from .contrasts import contrast_rows, contrast_table, save_contrasts
+from .curves import draw_order, draw_sweeps
+from .figures import FIGURES, Row
+from .grid import Grid
 
 NOT_RUN = "not run"
 NONE = "–"
+SCORES = {"accuracy": "top-1 accuracy", "balanced_accuracy": "balanced accuracy, the mean over classes"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A method on a benchmark over its finished seeds; accuracies in %, None where there is nothing to tell."""
+    """A method on a benchmark over its finished seeds; figures in %, None where there is nothing to tell.
+
+    score: mean of the grid's score, one of the figures; score_std: its sample standard deviation.
+    """
 
     benchmark: str
     method: str
     title: str
     seeds: int
     wanted: int
+    score: float | None
+    score_std: float | None
     accuracy: float | None
-    accuracy_std: float | None
+    balanced_accuracy: float | None
     many: float | None
     medium: float | None
     few: float | None
@@ -48,15 +57,17 @@ def cells(grid: Grid, rows: Mapping[tuple[str, str, int], Row]) -> list[Cell]:
 def _cell(grid: Grid, benchmark: Arm, method: Arm, rows: Mapping[tuple[str, str, int], Row]) -> Cell:
     found = [rows[benchmark.name, method.name, s] for s in grid.seeds if (benchmark.name, method.name, s) in rows]
     means = {name: _mean([row[name] for row in found]) for name in FIGURES}
-    accuracies = [100 * row["accuracy"] for row in found]
+    scores = [100 * row[grid.score] for row in found if row[grid.score] is not None]
     known = METHODS[method.kind].title
+    named = known if method.name == method.kind else f"{known}: {method.name}"
     return Cell(
         benchmark=benchmark.name,
         method=method.name,
-        title=known if method.name == method.kind else f"{known}: {method.name}",
+        title=method.title or named,
         seeds=len(found),
         wanted=len(grid.seeds),
-        accuracy_std=statistics.stdev(accuracies) if len(found) > 1 else None,
+        score=_mean([row[grid.score] for row in found]),
+        score_std=statistics.stdev(scores) if len(scores) > 1 else None,
         paper=grid.paper(benchmark, method),
         seconds=statistics.mean(row["seconds"] for row in found) if found else None,
         epochs=", ".join(dict.fromkeys(" + ".join(f"{e:g}" for e in row["epochs"]) for row in found)),
@@ -78,10 +89,20 @@ def markdown(grid: Grid, table: Sequence[Cell]) -> str:
         where = ", ".join(dict.fromkeys(cell.evaluated_on for cell in rows if cell.evaluated_on))
         parts.append(f"### {benchmark.name}\n\n" + _markdown_table(rows))
         parts.append(
-            f"Top-1 accuracy in %, mean ± sample standard deviation over seeds, after the last epoch"
+            f"{_capital(_scored(grid))} in %, mean ± sample standard deviation over seeds, after the last epoch"
             f"{f', on {where}' if where else ''}. Paper: Zhou et al., CVPR 2023. {NONE}: no such figure."
         )
+    if grid.note:
+        parts.append(grid.note.strip())
     return "\n\n".join(parts) + "\n"
+
+
+def _scored(grid: Grid) -> str:
+    return SCORES.get(grid.score, f"accuracy of the {grid.score}-shot classes")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _markdown_table(rows: Sequence[Cell]) -> str:
@@ -97,9 +118,9 @@ def _markdown_table(rows: Sequence[Cell]) -> str:
 
 def ours(cell: Cell) -> str:
     """Mean ± standard deviation in words."""
-    if cell.accuracy is None:
+    if cell.score is None:
         return NOT_RUN
-    return f"{cell.accuracy:.2f}" + ("" if cell.accuracy_std is None else f" ± {cell.accuracy_std:.2f}")
+    return f"{cell.score:.2f}" + ("" if cell.score_std is None else f" ± {cell.score_std:.2f}")
 
 
 def _number(value: float | None) -> str:
@@ -107,10 +128,18 @@ def _number(value: float | None) -> str:
 
 
 def save_table(grid: Grid, rows: Mapping[tuple[str, str, int], Row]) -> str:
-    """table.md, table.csv and table.png in the grid's folder; returns the Markdown."""
+    """table.md, table.csv and table.png in the grid's folder, and what its contrasts, sweeps and logs make: returns the
+    Markdown."""
     table = cells(grid, rows)
     text = markdown(grid, table)
     grid.root.mkdir(parents=True, exist_ok=True)
+    if grid.contrasts:
+        found = contrast_rows(grid.benchmarks, grid.contrasts, rows, grid.score)
+        text += "\n" + contrast_table(found)
+        save_contrasts(found, grid.root / "contrasts.csv")
+    if any(arm.family for arm in grid.methods):
+        draw_sweeps(grid, rows, grid.root / "sweeps.png")
+    draw_order(grid, rows, grid.root / "radii.png")
     (grid.root / "table.md").write_text(text, encoding="utf-8")
     with (grid.root / "table.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [f.name for f in fields(Cell)])
@@ -124,7 +153,7 @@ def draw(grid: Grid, table: Sequence[Cell], path: Path) -> None:
     """One panel for each benchmark: ours with its standard deviation, the paper's as a cross."""
     figure = Figure(figsize=(4.2 * len(grid.benchmarks), 1.2 + 0.32 * len(grid.methods)), layout="constrained")
     FigureCanvasAgg(figure)
-    highest = max([value for cell in table for value in (cell.accuracy, cell.paper) if value is not None], default=0)
+    highest = max([value for cell in table for value in (cell.score, cell.paper) if value is not None], default=0)
     end = min(100.0, 1.15 * highest) or 100.0
     panels = figure.subplots(1, len(grid.benchmarks), squeeze=False, sharey=True)[0]
     for axes, benchmark in zip(panels, grid.benchmarks, strict=True):
@@ -132,8 +161,8 @@ def draw(grid: Grid, table: Sequence[Cell], path: Path) -> None:
         places = list(range(len(rows)))
         axes.barh(
             places,
-            [cell.accuracy or 0 for cell in rows],
-            xerr=[math.nan if cell.accuracy_std is None else cell.accuracy_std for cell in rows],
+            [cell.score or 0 for cell in rows],
+            xerr=[math.nan if cell.score_std is None else cell.score_std for cell in rows],
             color="0.75",
             edgecolor="0.2",
             capsize=2,
@@ -143,9 +172,9 @@ def draw(grid: Grid, table: Sequence[Cell], path: Path) -> None:
         if printed:
             axes.plot(*zip(*printed, strict=True), "kx", label="paper")
         for cell, place in zip(rows, places, strict=True):
-            if cell.accuracy is None:
+            if cell.score is None:
                 axes.text(0.01 * end, place, NOT_RUN, va="center", fontsize=8)
-        axes.set(title=benchmark.name, xlabel="top-1 accuracy (%)", yticks=places, xlim=(0, end))
+        axes.set(title=benchmark.name, xlabel=f"{_scored(grid).partition(',')[0]} (%)", yticks=places, xlim=(0, end))
         axes.set_yticklabels([cell.title for cell in rows])
     panels[0].invert_yaxis()
     shown = {text: mark for axes in panels for mark, text in zip(*axes.get_legend_handles_labels(), strict=True)}
