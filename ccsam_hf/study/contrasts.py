@@ -49,7 +49,7 @@ def read_contrasts(entries: Any, methods: Sequence[Arm]) -> tuple[Contrast, ...]
         if not isinstance(entry, dict) or set(entry) != {"name", "of", "against"}:
             raise ValueError(f"A contrast of the grid has name, of and against, got {entry!r}.")
         sides = [_side(str(entry[key]), methods, str(entry["name"])) for key in ("of", "against")]
-        found += _paired(str(entry["name"]), *sides)
+        found += _paired(str(entry["name"]), *sides, whole_sweep=str(entry["against"]) == sides[1][0].family)
     return tuple(found)
 
 
@@ -61,8 +61,8 @@ def _side(name: str, methods: Sequence[Arm], contrast: str) -> list[Arm]:
     return arms
 
 
-def _paired(name: str, of: Sequence[Arm], against: Sequence[Arm]) -> list[Contrast]:
-    if len(against) == 1:
+def _paired(name: str, of: Sequence[Arm], against: Sequence[Arm], whole_sweep: bool) -> list[Contrast]:
+    if not whole_sweep:
         return [Contrast(name if len(of) == 1 else f"{name}, {a.value:g}", a.name, against[0].name) for a in of]
     others = {(arm.option, arm.value): arm for arm in against}
     pairs = [(arm, others[arm.option, arm.value]) for arm in of if (arm.option, arm.value) in others]
