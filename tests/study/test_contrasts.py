@@ -164,13 +164,10 @@ def test_bad_sweeps(grid_of, case) -> None:
     [
         ({"name": "x", "of": "A5", "against": "A9"}, "names 'A9': the grid's methods are none, A3, A5"),
         ({"name": "x", "of": "A5"}, "has name, of and against"),
-        ({"name": "x", "of": "A5-0.002", "against": "A3"}, None),
+        ({"name": "x", "of": "A5-0.002", "against": "A3"}, "A5 and A3 share no value"),
     ],
 )
 def test_bad_contrasts(grid_of, contrast, message) -> None:
-    if message is None:
-        assert [c.against for c in grid_of(contrasts=[contrast]).contrasts] == ["A3-0.01"]
-        return
     with pytest.raises(ValueError, match=message):
         grid_of(contrasts=[contrast])
 
