@@ -1,5 +1,7 @@
-"""Every method trains, moves exactly the parameters it should, is saved and loads; the list says so."""
+"""Every method trains, moves exactly the parameters it should, is saved and loads; every value has a source."""
 
+import inspect
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -7,14 +9,20 @@ import torch
 from transformers import AutoModelForImageClassification
 
 from ccsam_hf.__main__ import run_command
-from ccsam_hf.methods import LEFT_OUT, METHODS, find_method, main
+from ccsam_hf.data import BENCHMARKS
+from ccsam_hf.losses import LOSSES, build_loss
+from ccsam_hf.losses.class_weights import DEFAULT_BETA
+from ccsam_hf.methods import LEFT_OUT, METHODS, Method, find_method, main
 from ccsam_hf.models import create_model, load_with_head
+from ccsam_hf.models.heads import HEADS
 from ccsam_hf.training import (
     CCSAMTrainer,
     CCSAMTrainingArguments,
     ClassifierTrainer,
     ClassifierTrainingArguments,
 )
+from ccsam_hf.training.rules.adversarial import DEFAULT_RELATIVE_SCALE
+from ccsam_hf.training.steps.plan import PRESETS
 
 LABELS = [0] * 9 + [1] * 4 + [2] * 2 + [3]
 QUICK: dict[str, Any] = {
@@ -116,10 +124,110 @@ def test_the_ladder_of_table_2_changes_one_part_at_a_time() -> None:
     assert rules == ["crt"] * 4 + ["adversarial"]
 
 
+# Defaults that stand elsewhere than in the arguments.
+ELSEWHERE = {
+    "stage1.loss_args.beta": DEFAULT_BETA,
+    "stage2.sampling_beta": 0.9999,
+    "stage1.relative_radius": PRESETS["ccsam"]["relative_radius"],
+    "stage2.relative_adversarial_scale": DEFAULT_RELATIVE_SCALE,
+}
+ARGUMENTS: dict[str, type] = {"stage1": CCSAMTrainingArguments, "stage2": ClassifierTrainingArguments}
+
+
+def value_in_a_run(method: Method, option: str) -> Any:
+    """What a run without flags gets: the method's own value or the default."""
+    if option in ("deferred", "lr_decay"):
+        return getattr(method, option)
+    stage, name, *key = option.split(".")
+    given = method.sections(200)[stage]
+    if key:
+        own = given.get(name, {})
+        if name == "loss_args":
+            defaults = LOSSES[given["loss"]].arguments
+        else:
+            defaults = {k: v.default for k, v in inspect.signature(HEADS[method.classifier]).parameters.items()}
+        value = own.get(key[0], defaults[key[0]])
+    else:
+        value = given.get(name, next(f.default for f in fields(ARGUMENTS[stage]) if f.name == name))
+    return ELSEWHERE[option] if value is None else value
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_gets_the_values_whose_sources_are_told(name) -> None:
+    method = METHODS[name]
+    assert len({setting.option for setting in method.settings}) == len(method.settings)
+    for setting in method.settings:
+        assert value_in_a_run(method, setting.option) == setting.value, setting.option
+        assert setting.source
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_number_is_without_a_source(name) -> None:
+    """Every number and switch of a method has its setting; words such as the loss's name are the method itself."""
+    method = METHODS[name]
+    told = {setting.option for setting in method.settings}
+    # Without training there is nothing to decay.
+    apart = {"stage2.decay_all_parameters"}
+    for stage, options in method.sections(200).items():
+        for option, value in options.items():
+            inner = value.items() if isinstance(value, dict) else [("", value)]
+            for key, number in inner:
+                path = f"{stage}.{option}" + (f".{key}" if key else "")
+                if stage == "benchmark" or isinstance(number, str) or path in apart:
+                    continue
+                path = {"stage1.loss_args.drw_epoch": "deferred", "stage1.lr_decay": "lr_decay"}.get(path, path)
+                assert path in told, path
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_published_values_are_options_of_the_method(name) -> None:
+    """What a benchmark changes is among what the method sets or quotes, its losses build, and its source is told."""
+    method = METHODS[name]
+    own = {setting.option for setting in method.settings}
+    for (benchmark, ratio), entry in method.published.items():
+        assert set(entry.changes()) <= own
+        assert entry.source
+        record = BENCHMARKS[benchmark]
+        assert (ratio is None) or record.drawn_on_loading
+        sections = method.sections(90, benchmark=benchmark, imbalance_ratio=ratio)
+        for stage in ("stage1", "stage2"):
+            loss = sections[stage].get("loss", "cross_entropy")
+            build_loss(loss, [100, 10, 2], 3, **sections[stage].get("loss_args", {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "benchmark", "ratio", "option", "value"),
+    [
+        ("mislas", "cifar10-lt", 100, "stage2.loss_args", {"epsilon_head": 0.3, "epsilon_tail": 0.0}),
+        ("mislas", "cifar10-lt", 100, "stage2.shift_batch_norm", False),
+        ("mislas", "cifar100-lt", 60, "stage2.loss_args", {"epsilon_head": 0.3, "epsilon_tail": 0.0}),
+        ("mislas", "cifar100-lt", 200, "stage2.loss_args", {"epsilon_head": 0.4, "epsilon_tail": 0.1}),
+        ("mislas", "inat2018", None, "stage1.mixup_alpha", 0.2),
+        ("mislas", "digits-lt", 50, "stage2.loss_args", {"epsilon_head": 0.4, "epsilon_tail": 0.1}),
+        ("lade", "places-lt", None, "stage1.loss_args", {"alpha": 0.005, "remine_lambda": 0.1}),
+        ("reslt", "cifar100-lt", 10, "stage1.classifier_args", {"branch_weight": 0.72}),
+        ("tde", "imagenet-lt", None, "stage1.classifier_args", {"alpha": 3.0}),
+        ("vs_sam", "cifar10-lt", 100, "stage1.radius", 0.1),
+        ("ldam_drw", "imagenet-lt", None, "stage1.loss_args", {"max_margin": 0.3, "drw_epoch": 60}),
+        ("gcl", "places-lt", None, "stage2.loss_args", {"noise_scale": 1.0, "margin": 0.1, "scale": 15.0}),
+    ],
+)
+def test_a_benchmark_takes_its_own_values(name, benchmark, ratio, option, value) -> None:
+    sections = METHODS[name].sections(90, benchmark=benchmark, imbalance_ratio=ratio)
+    stage, key = option.split(".")
+    assert sections[stage][key] == value
+
+
+def test_a_benchmarks_values_leave_the_method_as_it_is() -> None:
+    before = METHODS["gcl"].sections(90)
+    METHODS["gcl"].sections(90, benchmark="places-lt")["stage2"]["loss_args"]["scale"] = 1.0
+    assert METHODS["gcl"].sections(90) == before
+
+
 def test_unknown_and_left_out_names() -> None:
     with pytest.raises(ValueError, match=r"no method 'cesam'; choose one of ce, ce_mixup"):
         find_method("cesam")
-    with pytest.raises(ValueError, match="no source for its formula"):
+    with pytest.raises(ValueError, match=r"'bgp' is not offered: not available, formula not found\. .*ACM MM 2022"):
         find_method("bgp")
 
 
@@ -129,7 +237,8 @@ def test_only_figures_with_a_source_are_quoted(capsys) -> None:
     text = capsys.readouterr().out
     assert all(f"{name}: {method.title} ({method.reference}" in text for name, method in METHODS.items())
     assert "cifar10-lt IR 100 83.92" in text
-    assert all(title in text for title in LEFT_OUT)
+    assert all(f"{title}: not available, formula not found" in text for title in LEFT_OUT)
+    assert "chosen: relative_radius 0.002" in text
 
 
 def test_the_command_lists_one_method(capsys) -> None:
@@ -137,6 +246,9 @@ def test_the_command_lists_one_method(capsys) -> None:
     printed = capsys.readouterr().out
     assert "Li et al., CVPR 2022" in printed
     assert "effective_number" in printed
+    words = " ".join(printed.split())
+    assert "published: stage2.loss_args.scale 20 [Keke921/GCLLoss cifar_train_classifier.py: GCLLoss(s=20)]" in words
+    assert "on places-lt: mixup_alpha 0.2, loss_args.noise_scale 1, stage2.loss_args.noise_scale 1" in words
     with pytest.raises(SystemExit):
         run_command("methods", ["bgp"])
-    assert "no source" in capsys.readouterr().err
+    assert "formula not found" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
 
+from ..data import BENCHMARKS
 from ..methods import find_method
 from ..training import CCSAMTrainingArguments, ClassifierTrainingArguments
 from .command import shown_command
@@ -148,7 +149,7 @@ def parse_settings(defaults: Mapping[str, Mapping[str, Any]], argv: Sequence[str
     file = {} if source.config is None else read_sections(source.config)
     sections = merged(defaults, smoke, file)
     if source.method is not None:
-        sections = merged(defaults, _method_sections(source.method, sections["stage1"], first), smoke, file)
+        sections = merged(defaults, _method_sections(source.method, sections, first), smoke, file)
     found = FlagParser(Source, BenchmarkOptions, CCSAMTrainingArguments).values(
         sections["benchmark"] | sections["stage1"], first
     )
@@ -164,10 +165,21 @@ def parse_settings(defaults: Mapping[str, Mapping[str, Any]], argv: Sequence[str
     return Settings(benchmark, stage1, _stage2(inherited | sections["stage2"], second), source.smoke, command)
 
 
-def _method_sections(name: str, stage1: Mapping[str, Any], words: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """A method's options, whose deferred weights depend on the epochs that file and flags give the run."""
-    schedule = FlagParser(Source, BenchmarkOptions, CCSAMTrainingArguments).values(stage1, words)
-    return find_method(name).sections(schedule.num_train_epochs, milestones=schedule.lr_milestones is not None)
+def _method_sections(
+    name: str, sections: Mapping[str, Mapping[str, Any]], words: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """A method's options: what was published for the benchmark, and class weights deferred by a share of the epochs,
+    both as file and flags have them."""
+    parser = FlagParser(Source, BenchmarkOptions, CCSAMTrainingArguments)
+    values = parser.values({**sections["benchmark"], **sections["stage1"]}, words)
+    data = _built("benchmark", values)
+    record = BENCHMARKS.get(data.benchmark)
+    return find_method(name).sections(
+        values.num_train_epochs,
+        milestones=values.lr_milestones is not None,
+        benchmark=data.benchmark,
+        imbalance_ratio=data.imbalance_ratio or (None if record is None else record.imbalance_ratio),
+    )
 
 
 def _stage2(defaults: Mapping[str, Any], words: Sequence[str]) -> ClassifierTrainingArguments:

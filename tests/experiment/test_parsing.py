@@ -146,3 +146,20 @@ def test_every_command_is_there() -> None:
     for place, purpose in COMMANDS.values():
         module, function = place.split(":")
         assert callable(getattr(import_module(module), function)), purpose
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flags", "smoothing", "mixup"),
+    [
+        (CIFAR, "", (0.4, 0.1), 1.0),
+        (CIFAR, "--imbalance_ratio 50", (0.3, 0.0), 1.0),
+        (CIFAR, "--dataset cifar10", (0.3, 0.0), 1.0),
+        (IMAGENET, "", (0.3, 0.0), 0.2),
+        (IMAGENET, "--mixup_alpha 0.5", (0.3, 0.0), 0.5),
+        (FOLDER, "--data_dir photos", (0.4, 0.1), 1.0),
+    ],
+)
+def test_a_method_takes_the_values_published_for_the_benchmark(tmp_path, recipe, flags, smoothing, mixup) -> None:
+    settings = parsed(tmp_path, "--method", "mislas", *flags.split(), recipe=recipe)
+    assert settings.stage2.loss_args == dict(zip(("epsilon_head", "epsilon_tail"), smoothing, strict=True))
+    assert settings.stage1.mixup_alpha == mixup
