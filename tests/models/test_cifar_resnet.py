@@ -10,7 +10,14 @@ from torch import nn
 import ccsam_hf.models  # noqa: F401  registers the architectures
 from ccsam_hf.models.cifar_resnet import shortcut
 
-BLOCKS = {"cifar_resnet20": 3, "cifar_resnet32": 5, "cifar_resnet44": 7, "cifar_resnet56": 9, "cifar_resnet110": 18}
+BLOCKS = {
+    "cifar_resnet8": 1,
+    "cifar_resnet20": 3,
+    "cifar_resnet32": 5,
+    "cifar_resnet44": 7,
+    "cifar_resnet56": 9,
+    "cifar_resnet110": 18,
+}
 
 
 def tiny(**kwargs):
