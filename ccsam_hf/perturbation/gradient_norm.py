@@ -59,9 +59,12 @@ def unbiased_norms(
     share of signal in the power of all classes, Σ_c offdiagonal_c / Σ_c mean ‖g_i‖² over classes with n ≥ 2, kept
     as running sums (1 before there is any). Each class's square is a running mean over the batches that contain it,
     with momentum β and the usual correction for the first ones. The norm is at least ``floor`` times the batch's,
-    because estimates of a small square may be negative. A class without a gradient has norm 0.
+    because estimates of a small square may be negative. A class without a gradient has norm 0. A class whose gradient
+    is not finite (an overflow in half precision) counts as absent: what is remembered must outlive such a batch.
     """
     norm, squares = grad_norm.double(), sample_squares.double()
+    finite = norm.isfinite() & squares.isfinite()
+    norm, squares, sizes = (torch.where(finite, values, 0) for values in (norm, squares, sizes))
     present, pairs = sizes > 0, sizes > 1
     each = squares / sizes.clamp(min=1)
     estimate = torch.where(pairs, off_diagonal_square(norm, squares, sizes), 0)

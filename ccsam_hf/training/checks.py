@@ -40,6 +40,11 @@ def check_trainer(trainer: Trainer) -> None:
             f"hub_strategy={HubStrategy(args.hub_strategy).value!r} would upload optimizer states, which are pickles: "
             "choose 'every_save' or 'end'."
         )
+    if trainer.accelerator.mixed_precision == "fp16" and not trainer.accelerator.native_amp:
+        raise ValueError(
+            f"fp16 has no effect on {args.device.type}: leave it out, or use bf16. (Accelerate has fp16 on "
+            "accelerators only, and would train in float32.)"
+        )
     if is_torch_xla_available():
         raise ValueError("XLA devices are not supported: train on CPU, CUDA or MPS.")
     if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:

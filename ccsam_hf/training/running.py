@@ -50,7 +50,9 @@ class RunningUnit(TrainerCallback, ExportableState):
         total, count = reduce(self._sum)
         self._sum = torch.zeros_like(self._sum)
         step = total / count.clamp(min=1)
-        self.mean = torch.where(self.mean > 0, self.momentum * self.mean + (1 - self.momentum) * step, step)
+        moved = torch.where(self.mean > 0, self.momentum * self.mean + (1 - self.momentum) * step, step)
+        # A step whose gradients all overflowed tells nothing.
+        self.mean = torch.where(count > 0, moved, self.mean)
 
     def state(self) -> dict[str, Any]:
         norms = (

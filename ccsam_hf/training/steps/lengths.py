@@ -40,6 +40,8 @@ class GroupLengths:
         """
         plan = self.plan
         sizes = groups.sizes() if sizes is None else sizes
+        # An overflow in half precision moves nothing and must not be remembered: the scaler leaves such a step out.
+        finite = grad_norm.isfinite()
         if plan.gradient_norm == "unbiased":
             assert sample_squares is not None
             grad_norm = self._unbiased(grad_norm, sample_squares, sizes)
@@ -48,7 +50,7 @@ class GroupLengths:
         lengths = torch.where(groups.active, lengths, 0)
         if plan.shares_mean:
             unit = plan.rule.unit(grad_norm, groups.counts)
-            self.running.add(plan.rule.clipped_unit(unit, mean), sizes * groups.active)
+            self.running.add(plan.rule.clipped_unit(unit, mean), sizes * (groups.active & finite))
         if plan.length == "unit":
             lengths = unit_lengths(lengths)
         elif plan.length == "mean":
