@@ -7,7 +7,7 @@ from .inputs import Analysis, Checkpoint, LabelledSplit
 from .landscape import filter_normalised, landscape, trajectory_plane
 from .noise import classifier_noise_losses, noise_losses
 from .objective import Objective
-from .radii import class_gradient_norms, few_over_many, rank_correlation
+from .radii import class_gradient_norms, few_over_many
 from .run import analyse
 from .settings import AnalysisSettings, Sizes
 from .sharpness import sam_sharpness
@@ -37,7 +37,6 @@ __all__ = [
     "needed_ratio",
     "noise_losses",
     "printed_bound",
-    "rank_correlation",
     "sam_sharpness",
     "trajectory_plane",
     "untouched",

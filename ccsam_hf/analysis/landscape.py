@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import product
+
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ccsam_hf.analysis.objective import Objective, flatten, unflatten
+from ccsam_hf.analysis.pieces import Keep, compute_anew
 
 
 def filter_normalised(direction: Tensor, objective: Objective) -> Tensor:
@@ -38,13 +42,27 @@ def grid_axis(half_width: float, points: int) -> Tensor:
     return torch.linspace(-half_width, half_width, points, dtype=torch.float64)
 
 
-def landscape(objective: Objective, first: Tensor, second: Tensor, along_first: Tensor, along_second: Tensor) -> Tensor:
-    """Group losses at θ + a·first + b·second, [A, B, G], in float64; overflow stays inf or NaN."""
-    rows = []
-    for a in tqdm(along_first.tolist(), desc="landscape rows", leave=False, disable=None):
-        base = objective.start + a * first
-        rows.append(torch.stack([objective.group_losses(base + b * second) for b in along_second.tolist()]))
-    return torch.stack(rows)
+def landscape(
+    objective: Objective,
+    first: Tensor,
+    second: Tensor,
+    along_first: Tensor,
+    along_second: Tensor,
+    keep: Keep = compute_anew,
+) -> Tensor:
+    """Group losses at θ + a·first + b·second, [A, B, G], in float64; overflow stays inf or NaN.
+
+    All groups of a point come from one pass over the samples.
+    """
+
+    def losses(a: float, b: float) -> list[float]:
+        return objective.group_losses(objective.start + a * first + b * second).tolist()
+
+    points = list(product(along_first.tolist(), along_second.tolist()))
+    found = []
+    for place, (a, b) in enumerate(tqdm(points, desc="landscape points", leave=False, disable=None)):
+        found.append(keep(f"point {place}", partial(losses, a, b)))
+    return torch.tensor(found, dtype=torch.float64).view(len(along_first), len(along_second), -1)
 
 
 def trajectory_plane(points: Tensor) -> tuple[Tensor, Tensor, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from ccsam_hf.analysis.objective import Objective, weighted_sums
+from ccsam_hf.analysis.pieces import Keep, compute_anew
 
 
 def noise_ratios(largest: float, number: int) -> Tensor:
@@ -24,13 +26,17 @@ def noise_ratios(largest: float, number: int) -> Tensor:
     return torch.linspace(0, largest, number, dtype=torch.float64)
 
 
-def noise_losses(objective: Objective, ratios: Tensor, directions: Tensor) -> Tensor:
-    """Group losses at θ + r‖θ‖u for each ratio r [R] and unit direction u [S, k]; [R, S, G]."""
+def noise_losses(objective: Objective, ratios: Tensor, directions: Tensor, keep: Keep = compute_anew) -> Tensor:
+    """Group losses at θ + r‖θ‖u for each ratio r [R] and unit direction u [S, k]; [R, S, G] in float64."""
     norm = objective.weight_norm
+
+    def losses(ratio: float) -> list[list[float]]:
+        return [objective.group_losses(objective.start + ratio * norm * unit).tolist() for unit in directions]
+
     rows = []
-    for ratio in tqdm(ratios.tolist(), desc="noise levels", leave=False, disable=None):
-        rows.append(torch.stack([objective.group_losses(objective.start + ratio * norm * unit) for unit in directions]))
-    return torch.stack(rows)
+    for level, ratio in enumerate(tqdm(ratios.tolist(), desc="noise levels", leave=False, disable=None)):
+        rows.append(keep(f"level {level}", partial(losses, ratio)))
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def worst_directions(objective: Objective) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,22 +11,29 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from ccsam_hf.analysis.objective import Objective
+from ccsam_hf.analysis.pieces import Keep, compute_anew
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def class_gradient_norms(objective: Objective, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+def class_gradient_norms(
+    objective: Objective, labels: Tensor, num_classes: int, keep: Keep = compute_anew
+) -> tuple[Tensor, Tensor]:
     """Mean loss L_c and ‖g_c‖ = ‖∇_θ L_c‖ for each class, [C] and [C] in float64; NaN for a class without samples."""
     losses = objective.losses(objective.start).double().cpu()
     labels = labels.cpu()
     means = torch.full((num_classes,), torch.nan, dtype=torch.float64)
     norms = means.clone()
+
+    def norm(inside: Tensor) -> float:
+        weights = (inside.double() / inside.sum()).to(objective.start.device)
+        return float(objective.gradient(weights).double().norm())
+
     for label in tqdm(range(num_classes), desc="class gradients", leave=False, disable=None):
         inside = labels == label
         if inside.any():
             means[label] = losses[inside].mean()
-            weights = (inside.double() / inside.sum()).to(objective.start.device)
-            norms[label] = objective.gradient(weights).double().norm()
+            norms[label] = keep(f"class {label}", partial(norm, inside))
     return means, norms
 
 
@@ -49,22 +57,6 @@ def linear_class_gradient_norms(
         means[label] = losses.detach().mean()
         norms[label] = ((residuals @ residuals.T) * gram).sum().clamp(min=0).sqrt() / len(inputs)
     return means, norms
-
-
-def ranks(values: Tensor) -> Tensor:
-    """Ranks 1..n in float64; ties share their mean rank."""
-    _, inverse, sizes = values.unique(return_inverse=True, return_counts=True)
-    ends = sizes.cumsum(0).double()
-    return (ends - (sizes.double() - 1) / 2)[inverse]
-
-
-def rank_correlation(first: Tensor, second: Tensor) -> float | None:
-    """Spearman's correlation; None where it is undefined (fewer than two classes, or all tied)."""
-    if len(first) < 2:
-        return None
-    centred = [ranks(values) - (len(values) + 1) / 2 for values in (first, second)]
-    scale = centred[0].norm() * centred[1].norm()
-    return float(centred[0] @ centred[1] / scale) if scale > 0 else None
 
 
 def few_over_many(values: Tensor, masks: dict[str, Tensor]) -> float | None:

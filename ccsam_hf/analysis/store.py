@@ -1,4 +1,4 @@
-"""Finished parts on disk, so that an interrupted analysis goes on where it stopped."""
+"""Finished parts and pieces of parts on disk, so that an interrupted analysis goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ccsam_hf.analysis.pieces import Keep, PieceFile
+
 
 @dataclass(frozen=True)
 class PartStore:
@@ -25,23 +27,27 @@ class PartStore:
     depends_on: dict[str, Any]
     files: dict[str, Path] = field(default_factory=dict)
 
-    def get(self, name: str, settings: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The stored result of ``name`` under these settings, or ``compute()``'s, stored. Non-finite becomes null."""
+    def get(self, name: str, settings: dict[str, Any], compute: Callable[[Keep], dict[str, Any]]) -> dict[str, Any]:
+        """The stored result of ``name`` under these settings, or ``compute(keep)``'s, stored. Non-finite becomes null.
+
+        Pieces that ``compute`` hands to ``keep`` outlive a call that is cut off, and are deleted with the part's end.
+        """
         record = {"part": name, **self.depends_on, **settings}
         key = hashlib.sha256(json.dumps(record, sort_keys=True, default=str).encode()).hexdigest()[:12]
         path = self.folder / f"{name}-{key}.json"
         self.files[name] = path
         if path.exists():
             return json.loads(path.read_text())["result"]
-        begin = time.perf_counter()
-        result = plain(compute())
-        seconds = round(time.perf_counter() - begin, 2)
         self.folder.mkdir(parents=True, exist_ok=True)
+        pieces, begin = PieceFile(path.with_suffix(".pieces")), time.perf_counter()
+        result = plain(compute(pieces))
+        spent = {"seconds": round(time.perf_counter() - begin, 2), "pieces_of_earlier_calls": pieces.taken}
         # Renaming is atomic: a part that was cut off half-written is never taken for a finished one.
         partial = path.with_suffix(".part")
-        content = {"settings": plain(record), "seconds": seconds, "result": result}
+        content = {"settings": plain(record), **spent, "result": result}
         partial.write_text(json.dumps(content, allow_nan=False))
         partial.rename(path)
+        pieces.remove()
         return result
 
 

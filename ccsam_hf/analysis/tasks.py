@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ccsam_hf.analysis import parts
+from ccsam_hf.analysis import class_parts, parts
 from ccsam_hf.analysis.guard import untouched
-from ccsam_hf.analysis.inputs import Checkpoint, LabelledSplit
+from ccsam_hf.analysis.inputs import Checkpoint, LabelledSplit, LoadModel
 from ccsam_hf.analysis.landscape import trajectory_plane
 from ccsam_hf.analysis.objective import flatten
+from ccsam_hf.analysis.pieces import Keep
 from ccsam_hf.analysis.settings import AnalysisSettings, Sizes
 from ccsam_hf.analysis.subject import Subject
 
 Decides = dict[str, Any]
-Task = tuple[str, Decides, Callable[[], dict[str, Any]]]
+Task = tuple[str, Decides, Callable[[Keep], dict[str, Any]]]
 
 
 def tasks_of(
@@ -31,17 +32,19 @@ def tasks_of(
     many: Subject,
     few: Subject,
 ) -> list[Task]:
-    """Name, deciding settings and computation of every part, the cheap ones first."""
+    """Name, deciding settings and computation (a function of `Keep`) of every part, the cheap ones first."""
     tasks: list[Task] = []
     counts, chosen = split.class_counts, settings.parts
     scope: Decides = {"radius_scope": settings.radius_scope}
     steps: Decides = {"steps": [step for step, _ in checkpoint.run]}
     if "radii" in chosen:
-        tasks.append(("radii", scope, partial(parts.radii_part, many, settings, counts)))
+        tasks.append(("radii", scope, partial(class_parts.radii_part, many, settings, counts)))
         if checkpoint.run:
             tasks.append(("radii-history", {**scope, **steps}, partial(_history, checkpoint, many, settings, counts)))
     if "bound" in chosen:
-        tasks.append(("bound", {**scope, "delta": settings.delta}, partial(parts.bound_part, many, settings, counts)))
+        tasks.append(
+            ("bound", {**scope, "delta": settings.delta}, partial(class_parts.bound_part, many, settings, counts))
+        )
     if "noise" in chosen:
         tasks += _noise_tasks(settings, sizes, many, few)
     tasks += _curvature_tasks(settings, sizes, few)
@@ -80,25 +83,31 @@ def _noise_tasks(settings: AnalysisSettings, sizes: Sizes, many: Subject, few: S
     return tasks
 
 
-def _history(checkpoint: Checkpoint, subject: Subject, settings: AnalysisSettings, counts: Tensor) -> dict[str, Any]:
+def _history(
+    checkpoint: Checkpoint, subject: Subject, settings: AnalysisSettings, counts: Tensor, keep: Keep
+) -> dict[str, Any]:
     """Few/many ratios and rank correlations of radii and gradient norms at each step of the run."""
     names = ("few_over_many", "rank_correlation", "gradient_few_over_many", "gradient_rank_correlation")
-    rows: dict[str, list[Any]] = {"steps": [], **{name: [] for name in names}}
-    for step, load in tqdm(checkpoint.run, desc="run", leave=False, disable=None):
+
+    def figures(load: LoadModel) -> list[float | None]:
         model = load()
         with untouched(model):
-            radii = parts.radii_part(replace(subject, model=model), settings, counts)
+            radii = class_parts.radii_part(replace(subject, model=model), settings, counts)
+        return [radii[name] for name in names]
+
+    rows: dict[str, list[Any]] = {"steps": [], **{name: [] for name in names}}
+    for step, load in tqdm(checkpoint.run, desc="run", leave=False, disable=None):
         rows["steps"].append(step)
-        for name in names:
-            rows[name].append(radii[name])
+        for name, value in zip(names, keep(f"step {step}", partial(figures, load)), strict=True):
+            rows[name].append(value)
     return rows
 
 
-def _path(checkpoint: Checkpoint, subject: Subject, sizes: Sizes) -> dict[str, Any]:
+def _path(checkpoint: Checkpoint, subject: Subject, sizes: Sizes, keep: Keep) -> dict[str, Any]:
     """The run's path and its plane; the analysed model closes the path unless it is the run's last checkpoint."""
     points = [flatten(dict(load().named_parameters())) for _, load in checkpoint.run]
     last = flatten(dict(subject.model.named_parameters()))
     if not torch.equal(points[-1].cpu(), last.cpu()):
         points.append(last)
     directions, coordinates, explained = trajectory_plane(torch.stack([point.to(last) for point in points]))
-    return parts.path_part(subject, directions, coordinates, explained, sizes)
+    return parts.path_part(subject, directions, coordinates, explained, sizes, keep)

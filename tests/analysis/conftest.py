@@ -1,9 +1,12 @@
 """A loss that is an exact quadratic, and a small network, both in float64."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from ccsam_hf.analysis import Checkpoint
 from ccsam_hf.analysis.objective import Objective
 
 
@@ -73,3 +76,17 @@ def net() -> TinyNet:
 def images() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(12, 1, 6, 6, generator=generator, dtype=torch.float64), torch.arange(12) % 3
+
+
+@pytest.fixture
+def checkpoint(net, images) -> Checkpoint:
+    """The small network, and three earlier checkpoints of its run."""
+    pixels, _ = images
+    earlier = []
+    for step in (1, 2, 3):
+        model = copy.deepcopy(net)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1 + 0.1 * step).add_(0.01 * step**2)
+        earlier.append((step, lambda model=model: model))
+    return Checkpoint("net", lambda: net, lambda index: pixels[index], earlier)

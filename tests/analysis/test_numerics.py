@@ -7,8 +7,9 @@ from ccsam_hf.analysis.curvature import curvature, hutchinson_trace, lanczos
 from ccsam_hf.analysis.landscape import filter_normalised, grid_axis, landscape, trajectory_plane
 from ccsam_hf.analysis.noise import classifier_noise_losses, noise_losses, noise_ratios, worst_directions
 from ccsam_hf.analysis.objective import Objective, unit_directions, weighted_sums
-from ccsam_hf.analysis.radii import class_gradient_norms, few_over_many, rank_correlation
+from ccsam_hf.analysis.radii import class_gradient_norms, few_over_many
 from ccsam_hf.analysis.sharpness import sam_sharpness
+from ccsam_hf.training.meters import rank_correlation
 
 
 def test_loss_under_noise_is_the_quadratic_form(quadratic):

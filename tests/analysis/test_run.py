@@ -3,17 +3,19 @@
 import copy
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
-from ccsam_hf.analysis import AnalysisSettings, Checkpoint, LabelledSplit, Sizes, analyse
+from ccsam_hf.analysis import AnalysisSettings, LabelledSplit, Sizes, analyse
 from ccsam_hf.analysis.budget import LADDER, Plan, choose_plan, expected_seconds
+from ccsam_hf.analysis.class_parts import bound_part
 from ccsam_hf.analysis.cli import check_counts, run_folders
 from ccsam_hf.analysis.figures import contour_figure, numbers
 from ccsam_hf.analysis.groups import group_weights
 from ccsam_hf.analysis.guard import untouched
-from ccsam_hf.analysis.parts import bound_part, noise_part
+from ccsam_hf.analysis.parts import noise_part
 from ccsam_hf.analysis.report import rarer_is_larger
 from ccsam_hf.analysis.store import PartStore, fingerprint, plain
 from ccsam_hf.analysis.subject import Subject
@@ -23,19 +25,6 @@ SIZES = Sizes(samples=12, few_samples=9, levels=3, seeds=2, grid=3, steps=3, pro
 SETTINGS = AnalysisSettings(thresholds=ShotThresholds(many=5, few=4))
 COUNTS = torch.tensor([6, 4, 2])
 LABELS = torch.repeat_interleave(torch.arange(3), COUNTS)
-
-
-@pytest.fixture
-def checkpoint(net, images):
-    pixels, _ = images
-    earlier = []
-    for step in (1, 2, 3):
-        model = copy.deepcopy(net)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.mul_(1 + 0.1 * step).add_(0.01 * step**2)
-        earlier.append((step, lambda model=model: model))
-    return Checkpoint("net", lambda: net, lambda index: pixels[index], earlier)
 
 
 @pytest.fixture
@@ -86,11 +75,14 @@ def test_finished_parts_are_taken_from_the_folder(checkpoint, split, tmp_path, m
 
 
 def test_other_weights_or_images_are_other_parts(tmp_path):
+    def value_of(weights, keep):
+        return {"value": weights}
+
     tensors = {"w": torch.arange(3.0)}
     assert fingerprint(tensors) == fingerprint({"w": torch.arange(3.0)})
     assert fingerprint(tensors) != fingerprint({"w": torch.arange(3.0).nextafter(torch.tensor(9.0))})
     results = [
-        PartStore(tmp_path, {"weights": weights}).get("part", {}, lambda weights=weights: {"value": weights})
+        PartStore(tmp_path, {"weights": weights}).get("part", {}, partial(value_of, weights))
         for weights in ("a", "b", "a")
     ]
     assert results == [{"value": "a"}, {"value": "b"}, {"value": "a"}]
