@@ -10,7 +10,8 @@ of the classes and which are few-shot, trains, and leaves a folder that loads as
     pipeline("image-classification", model="runs/images/model")("photo.jpg")
 
 Starts from timm's weights of ResNet-50 on ImageNet (``--model``, ``--pretrained false`` to start from scratch). The
-paper has no such row. Settings: ccsam_hf/experiment/folder.py; the same as ``python -m ccsam_hf folder``.
+paper has no such row; time and accuracy depend on your images. Settings: ccsam_hf/experiment/folder.py; the same as
+``python -m ccsam_hf folder``.
 """
 
 from ccsam_hf.__main__ import run_command

@@ -1,7 +1,8 @@
 """ImageNet-LT with ResNeXt-50.
 
 The paper gives network, batch 256 and SGD 0.9. The field's practice gives the rest: 90 epochs, lr 0.1 for 256 images,
-cosine, weight decay 5e-4, random resized crop, flip and colour jitter (Kang et al., ICLR 2020); 10 epochs of stage 2.
+cosine, weight decay 5e-4, random resized crop, flip and colour jitter, 10 epochs of stage 2 (Kang et al., ICLR 2020;
+facebookresearch/classifier-balancing config/ImageNet_LT: feat_uniform.yaml and cls_crt.yaml have lr 0.2 for 512).
 """
 
 from __future__ import annotations

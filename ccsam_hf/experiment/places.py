@@ -3,7 +3,8 @@
 The paper gives network, batch 128 and SGD 0.9, and like the field it starts from weights trained on the whole of
 ImageNet. Which weights, and which layers then train, is a setting: torchvision's first ones (``resnet152.tv_in1k``, the
 kind of weights the field began with) and the last block with the classifier, as in Kang et al. (ICLR 2020), whose 30
-epochs, lr 0.01, cosine and weight decay 5e-4 are used too; 10 epochs of stage 2.
+epochs, lr 0.01, cosine and weight decay 5e-4 are used too. Stage 2 has 10 epochs at lr 0.1 (their release,
+facebookresearch/classifier-balancing config/Places_LT/cls_crt.yaml).
 """
 
 from __future__ import annotations

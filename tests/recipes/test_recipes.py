@@ -12,6 +12,7 @@ from transformers import pipeline
 
 from ccsam_hf.data import load_benchmark
 from ccsam_hf.evaluation import Predictions
+from ccsam_hf.experiment.paper import PAPER_ROWS, SECOND_HAND_ROWS
 from ccsam_hf.experiment.smoke_data import PLACES, class_picture
 from ccsam_hf.inference import load_classifier
 
@@ -76,6 +77,34 @@ def test_says_what_it_is(name) -> None:
     assert "accelerate launch" in text.split('"""')[1]
     assert f"recipes/{name}.py" in text
     assert "paper" in text.lower()
+
+
+@pytest.mark.parametrize(
+    ("name", "benchmark"), [("imagenet_lt", "imagenet-lt"), ("places_lt", "places-lt"), ("inat2018", "inat2018")]
+)
+def test_a_header_says_that_its_figures_are_second_hand(name, benchmark) -> None:
+    header = " ".join((RECIPES / f"{name}.py").read_text().split('"""')[1].split())
+    _, figures = SECOND_HAND_ROWS[benchmark]
+    assert f"{figures['accuracy']} / - / - / {figures['few']} measured here: not yet" in header
+    assert "not in the PDF itself" in header
+    assert (benchmark, None) not in PAPER_ROWS
+
+
+def test_the_cifar_header_has_the_papers_rows() -> None:
+    header = (RECIPES / "cifar_lt.py").read_text().split('"""')[1]
+    for benchmark in ("cifar10-lt", "cifar100-lt"):
+        row = " / ".join(f"{PAPER_ROWS[benchmark, ratio][1]['accuracy']:.2f}" for ratio in (200, 100, 50))
+        assert row in header
+
+
+def test_the_digits_header_has_the_figures_of_its_record() -> None:
+    (record,) = (RECIPES.parent / "model_cards").glob("*-on-digits-lt-*-ratio-50-*-adversarial-seed-42/run.json")
+    content = json.loads(record.read_text())
+    header = (RECIPES / "digits_lt.py").read_text().split('"""')[1]
+    for stage in content["stages"]:
+        accuracy, few = (100 * stage["metrics"][name] for name in ("accuracy", "few"))
+        assert f"{accuracy:.1f} ({few:.1f})" in header, stage["role"]
+    assert f"in {content['wall_time_s']:.0f} s" in header
 
 
 def test_official_lists_are_read(run) -> None:
