@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from .ahead import check_runs
 from .grid import read_grid
 from .launch import run_grid
 from .rows import check_rows, read_rows
@@ -19,9 +20,13 @@ EXAMPLE = """example of a grid:
   methods:
     - ce
     - ccsam
-    - {name: ccsam-0.02, method: ccsam, options: {relative_radius: 0.02}}
+    - {name: swept, method: ccsam, sweep: {relative_radius: [0.002, 0.01]}}
+  contrasts:
+    - {name: perturbed or not, of: swept, against: ce}
   seeds: [0, 1, 2]
   options: {bf16: true, stage2.learning_rate: 0.05}
+  score: accuracy            # or balanced_accuracy, many, medium, few
+  note: What was tuned where.
 """
 
 
@@ -31,19 +36,21 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run what is not finished, then write table.md, table.csv and table.png."""
+    """Run what is not finished, then write table.md, table.csv and the figures."""
     parser = _Parser(
         prog="benchmark",
         description="Methods x benchmarks x seeds from a YAML grid, one process for each run; call again to go on.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("grid", help="YAML file with output_dir, benchmarks, methods, seeds and options")
+    parser.add_argument("grid", help="YAML file; recipes/grids/ has some")
     parser.add_argument("--parallel", type=int, default=1, metavar="N", help="runs at once (1)")
     parser.add_argument("--table", action="store_true", help="only write the table of what is finished")
     options = parser.parse_args(argv)
     grid = read_grid(options.grid)
     check_rows(grid, read_rows(grid.root))
+    if not options.table:
+        check_runs(grid)
     failed = [] if options.table else run_grid(grid, options.parallel, lambda text: print(text, flush=True))
     print(save_table(grid, read_rows(grid.root)))
     if failed:

@@ -166,11 +166,26 @@ def test_bad_grids(grid_file, case) -> None:
         main([str(grid_file(**changes))])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weigth_decay": 1}, "c100, swept: .*weigth_decay"),
+        ({"relative_radius": -1}, "c100, swept: relative_radius must be a finite number of at least 0"),
+        ({"perturbation": "none", "radius": 1}, "c100, swept: radius=1.0: no effect with perturbation='none'"),
+    ],
+)
+def test_options_are_refused_before_the_first_run(grid_file, options, message) -> None:
+    path = grid_file(methods=["ce", {"name": "swept", "method": "ccsam", "options": options}], options={})
+    with pytest.raises(ValueError, match=message):
+        main([str(path)])
+    assert not list(path.parent.rglob("log.txt"))
+
+
 def test_unreadable_grids_and_parallel(grid_file, tmp_path) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         main([str(tmp_path / "absent.yaml")])
     with pytest.raises(ValueError, match="--parallel must be at least 1"):
-        main([str(grid_file()), "--parallel", "0"])
+        main([str(grid_file(options={"use_cpu": True})), "--parallel", "0"])
 
 
 def test_runs_share_the_machine(monkeypatch) -> None:
