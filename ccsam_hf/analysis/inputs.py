@@ -50,7 +50,7 @@ class LabelledSplit:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Results of one checkpoint: {part: numbers}, the files they lie in, and how many images were used."""
+    """Results of one checkpoint: {part: numbers}, the files they lie in, and how many images each used size took."""
 
     label: str
     results: dict[str, Any]

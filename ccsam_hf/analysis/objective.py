@@ -27,7 +27,7 @@ class Objective:
     at: Callable[[Tensor], SampleLosses]
     start: Tensor
     groups: Mapping[str, Tensor]
-    batch_size: int = 250
+    batch_size: int = 64
     recalibrated_at: Callable[[Tensor], SampleLosses] | None = None
     shapes: Mapping[str, torch.Size] = field(default_factory=dict)
 

@@ -12,6 +12,10 @@ from ccsam_hf.analysis.inputs import Analysis
 from ccsam_hf.analysis.settings import AnalysisSettings
 
 Draw = Callable[[figures.Results, Path], Path]
+PURPOSES = {
+    "samples": "what runs on the classifier's features and class gradients",
+    "few_samples": "what runs the whole network again and again",
+}
 
 
 def number(value: float | None, form: str = ".3g") -> str:
@@ -69,12 +73,11 @@ def _head(analyses: Sequence[Analysis], split: str, settings: AnalysisSettings, 
         else "BatchNorm used the checkpoints' own evaluation statistics, also at perturbed weights."
     )
     absent = sorted({group for analysis in analyses for group in analysis.absent_groups})
-    used = analyses[0].samples
+    images = [f"{number} images for {PURPOSES[size]}" for size, number in analyses[0].samples.items()]
     lines = [
         "# Sharpness",
-        f"Split: {split}. {used['samples']} images for what runs on the classifier's features and class gradients, "
-        f"{used['few_samples']} for what runs the whole network again and again; drawn evenly over the shot groups and "
-        "weighted back to the split's own frequencies. Dropout is off. "
+        f"Split: {split}. {', '.join(images)}; drawn evenly over the shot groups and weighted back to the split's own "
+        "frequencies. Dropout is off. "
         f"Shot groups by training counts: {settings.thresholds.describe()}.",
         batch_norm,
         f"Sizes: {plan.sizes}; expected {plan.seconds / 60:.1f} minutes for each checkpoint.",

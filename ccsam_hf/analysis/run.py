@@ -17,8 +17,8 @@ from ccsam_hf.analysis.guard import untouched
 from ccsam_hf.analysis.inputs import Analysis, Checkpoint, LabelledSplit
 from ccsam_hf.analysis.report import write_report
 from ccsam_hf.analysis.settings import AnalysisSettings, Sizes
-from ccsam_hf.analysis.store import PartStore, fingerprint, model_fingerprint, plain
-from ccsam_hf.analysis.subject import Subject
+from ccsam_hf.analysis.store import PartStore, model_fingerprint, plain
+from ccsam_hf.analysis.subject import Subject, as_inputs
 from ccsam_hf.analysis.tasks import tasks_of
 
 
@@ -62,7 +62,7 @@ def _plan(
         if stored["question"] == question:
             return Plan(Sizes(**stored["sizes"]), stored["seconds"], stored["fits"])
     model = checkpoints[0].load()
-    images = checkpoints[0].images(torch.arange(min(64, len(split.labels)))).to(next(model.parameters()))
+    images = as_inputs(checkpoints[0].images(torch.arange(min(settings.batch_size, len(split.labels)))), model)
     with untouched(model):
         per_image = seconds_per_image(model, images)
     planes = 2 if checkpoints[0].run else 1
@@ -77,43 +77,43 @@ def _analyse_one(
 ) -> Analysis:
     model = checkpoint.load()
     with untouched(model):
-        many, absent = _subject(model, checkpoint, split, settings, sizes.samples)
-        few, _ = _subject(model, checkpoint, split, settings, sizes.few_samples)
+        subjects = {
+            size: _subject(model, checkpoint, split, settings, getattr(sizes, size)) for size in settings.used_sizes
+        }
         store = PartStore(
             folder / "data" / checkpoint.label,
             {
                 "weights": model_fingerprint(model),
-                "images": fingerprint({"images": many.images, "few": few.images, "labels": many.labels}),
                 "class_counts": split.class_counts.tolist(),
-                "recalibrate_bn": settings.recalibrate_bn,
+                # Statistics are means over batches, so that their size decides too.
+                "recalibrate_bn": settings.recalibrate_bn and settings.batch_size,
                 "last_stage": settings.last_stage,
-                "groups": list(many.groups),
                 "thresholds": settings.thresholds.describe(),
                 "seed": settings.seed,
             },
         )
         results = {}
-        tasks = tasks_of(checkpoint, split, settings, sizes, many, few)
+        tasks = tasks_of(checkpoint, split, settings, sizes, subjects)
         for name, chosen, compute in tqdm(tasks, desc=checkpoint.label, disable=None):
             results[name] = store.get(name, chosen, compute)
-    samples = {"samples": len(many.labels), "few_samples": len(few.labels)}
+    samples = {size: len(subject.labels) for size, subject in subjects.items()}
+    seen = {group for subject in subjects.values() for group in subject.groups}
+    absent = [group for group in settings.groups or settings.thresholds.masks(split.class_counts) if group not in seen]
     return Analysis(checkpoint.label, results, store.files, samples, absent)
 
 
 def _subject(
-    model: nn.Module, checkpoint: Checkpoint, split: LabelledSplit, settings: AnalysisSettings, limit: int | None
-) -> tuple[Subject, list[str]]:
-    """At most ``limit`` images with their group weights, and the groups that have none."""
-    assert limit is not None
+    model: nn.Module, checkpoint: Checkpoint, split: LabelledSplit, settings: AnalysisSettings, limit: int
+) -> Subject:
+    """At most ``limit`` images with their group weights."""
     index = choose_samples(split.labels, split.class_counts, limit, settings.thresholds, settings.seed)
     labels = split.labels[index]
     split_counts = torch.bincount(split.labels, minlength=len(split.class_counts))
     weights = group_weights(labels, split_counts, split.class_counts, settings.thresholds)
     if settings.groups is not None:
         require_groups(settings.groups, weights, settings.thresholds)
-    absent = [name for name in settings.thresholds.masks(split.class_counts) if name not in weights]
     wanted = {ALL, *(settings.groups or weights)}
-    subject = Subject(
+    return Subject(
         model,
         checkpoint.images(index),
         labels,
@@ -122,4 +122,3 @@ def _subject(
         settings.recalibrate_bn,
         settings.last_stage,
     )
-    return subject, absent

@@ -17,6 +17,7 @@ from ccsam_hf.analysis.guard import batch_norms, estimated_statistics
 from ccsam_hf.analysis.objective import Objective, SampleLosses, flatten, unflatten
 from ccsam_hf.analysis.radii import Loss
 from ccsam_hf.analysis.scopes import scope_names
+from ccsam_hf.analysis.store import fingerprint
 from ccsam_hf.models import FeatureTap, find_classifier
 
 
@@ -42,7 +43,7 @@ class Subject:
     images: Tensor
     labels: Tensor
     groups: Mapping[str, Tensor]
-    batch_size: int = 250
+    batch_size: int = 64
     recalibrate: bool = False
     last_stage: str | None = None
 
@@ -84,9 +85,12 @@ class Subject:
 
     def batch(self, index: Tensor) -> Tensor:
         """Images of these samples on the model's device and in its precision."""
-        images = self.images[index.to(self.images.device)].to(next(self.model.parameters()))
-        # About a third faster in convolutions on the CPU; other layers accept it.
-        return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+        return as_inputs(self.images[index.to(self.images.device)], self.model)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the images and labels."""
+        return fingerprint({"images": self.images, "labels": self.labels})
 
     @cached_property
     def features(self) -> Tensor:
@@ -136,6 +140,13 @@ class Subject:
             recalibrated_at=recalibrated if self.recalibrate and scope != "classifier" else None,
             shapes=shapes,
         )
+
+
+def as_inputs(images: Tensor, model: nn.Module) -> Tensor:
+    """Images on the model's device, in its precision and with channels last."""
+    images = images.to(next(model.parameters()))
+    # About a third faster in convolutions on the CPU; other layers accept it.
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
 def logits_of(outputs: Any) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,32 +29,42 @@ def tasks_of(
     split: LabelledSplit,
     settings: AnalysisSettings,
     sizes: Sizes,
-    many: Subject,
-    few: Subject,
+    subjects: Mapping[str, Subject],
 ) -> list[Task]:
-    """Name, deciding settings and computation (a function of `Keep`) of every part, the cheap ones first."""
+    """Name, deciding settings and computation (a function of `Keep`) of every part, the cheap ones first.
+
+    ``subjects`` holds those of "samples" and "few_samples" that `AnalysisSettings.used_sizes` names.
+    """
     tasks: list[Task] = []
     counts, chosen = split.class_counts, settings.parts
     scope: Decides = {"radius_scope": settings.radius_scope}
     steps: Decides = {"steps": [step for step, _ in checkpoint.run]}
     if "radii" in chosen:
-        tasks.append(("radii", scope, partial(class_parts.radii_part, many, settings, counts)))
+        many = subjects["samples"]
+        tasks.append(_task("radii", many, scope, class_parts.radii_part, settings, counts))
         if checkpoint.run:
-            tasks.append(("radii-history", {**scope, **steps}, partial(_history, checkpoint, many, settings, counts)))
+            decides = {**scope, **steps}
+            tasks.append(_task("radii-history", many, decides, _history, checkpoint, settings, counts))
     if "bound" in chosen:
-        tasks.append(
-            ("bound", {**scope, "delta": settings.delta}, partial(class_parts.bound_part, many, settings, counts))
-        )
+        decides = {**scope, "delta": settings.delta}
+        tasks.append(_task("bound", subjects["samples"], decides, class_parts.bound_part, settings, counts))
     if "noise" in chosen:
-        tasks += _noise_tasks(settings, sizes, many, few)
-    tasks += _curvature_tasks(settings, sizes, few)
+        tasks += _noise_tasks(settings, sizes, subjects)
+    if {"sharpness", "curvature"} & set(chosen):
+        tasks += _curvature_tasks(settings, sizes, subjects["few_samples"])
     if "landscape" in chosen:
-        grid: Decides = {"grid": sizes.grid}
-        surface = partial(parts.landscape_part, few, settings, sizes)
-        tasks.append(("landscape", {**grid, "grid_range": settings.grid_range}, surface))
+        few, grid = subjects["few_samples"], {"grid": sizes.grid}
+        decides = {**grid, "grid_range": settings.grid_range}
+        tasks.append(_task("landscape", few, decides, parts.landscape_part, settings, sizes))
         if checkpoint.run:
-            tasks.append(("path", {**grid, **steps}, partial(_path, checkpoint, few, sizes)))
+            tasks.append(_task("path", few, {**grid, **steps}, _path, checkpoint, sizes))
     return tasks
+
+
+def _task(name: str, subject: Subject, decides: Decides, compute: Callable[..., dict[str, Any]], *rest: Any) -> Task:
+    """``compute(subject, *rest, keep)``, which depends on the subject's images and groups too."""
+    images = {"images": subject.fingerprint, "groups": list(subject.groups)}
+    return name, {**decides, **images}, partial(compute, subject, *rest)
 
 
 def _curvature_tasks(settings: AnalysisSettings, sizes: Sizes, few: Subject) -> list[Task]:
@@ -62,29 +72,29 @@ def _curvature_tasks(settings: AnalysisSettings, sizes: Sizes, few: Subject) -> 
     scope: Decides = {"curvature_scope": settings.curvature_scope}
     if "sharpness" in settings.parts:
         decides = {**scope, "radius": settings.sharpness_radius, "ascent_steps": sizes.ascent_steps}
-        tasks.append(("sharpness", decides, partial(parts.sharpness_part, few, settings, sizes)))
+        tasks.append(_task("sharpness", few, decides, parts.sharpness_part, settings, sizes))
     if "curvature" in settings.parts:
         decides = {**scope, "steps": sizes.steps, "probes": sizes.probes}
-        tasks.append(("curvature", decides, partial(parts.curvature_part, few, settings, sizes)))
+        tasks.append(_task("curvature", few, decides, parts.curvature_part, settings, sizes))
     return tasks
 
 
-def _noise_tasks(settings: AnalysisSettings, sizes: Sizes, many: Subject, few: Subject) -> list[Task]:
+def _noise_tasks(settings: AnalysisSettings, sizes: Sizes, subjects: Mapping[str, Subject]) -> list[Task]:
     tasks: list[Task] = []
     for scope in settings.scopes:
-        subject = many if scope == "classifier" else few
+        subject = subjects["samples" if scope == "classifier" else "few_samples"]
         size = Sizes(**parts.CLASSIFIER_SIZES) if scope == "classifier" else sizes
         for direction in settings.directions:
-            decides = {"ranges": [settings.noise_range, settings.local_range], "levels": size.levels}
+            decides: Decides = {"ranges": [settings.noise_range, settings.local_range], "levels": size.levels}
             if direction == "random":
                 decides["seeds"] = size.seeds
-            compute = partial(parts.noise_part, subject, scope, direction, settings, size)
-            tasks.append((f"noise-{scope}-{direction}", decides, compute))
+            name = f"noise-{scope}-{direction}"
+            tasks.append(_task(name, subject, decides, parts.noise_part, scope, direction, settings, size))
     return tasks
 
 
 def _history(
-    checkpoint: Checkpoint, subject: Subject, settings: AnalysisSettings, counts: Tensor, keep: Keep
+    subject: Subject, checkpoint: Checkpoint, settings: AnalysisSettings, counts: Tensor, keep: Keep
 ) -> dict[str, Any]:
     """Few/many ratios and rank correlations of radii and gradient norms at each step of the run."""
     names = ("few_over_many", "rank_correlation", "gradient_few_over_many", "gradient_rank_correlation")
@@ -103,7 +113,7 @@ def _history(
     return rows
 
 
-def _path(checkpoint: Checkpoint, subject: Subject, sizes: Sizes, keep: Keep) -> dict[str, Any]:
+def _path(subject: Subject, checkpoint: Checkpoint, sizes: Sizes, keep: Keep) -> dict[str, Any]:
     """The run's path and its plane; the analysed model closes the path unless it is the run's last checkpoint."""
     points = [flatten(dict(load().named_parameters())) for _, load in checkpoint.run]
     last = flatten(dict(subject.model.named_parameters()))

@@ -74,6 +74,38 @@ def test_finished_parts_are_taken_from_the_folder(checkpoint, split, tmp_path, m
         analyse([checkpoint], split, tmp_path, replace(settings, sharpness_radius=0.1), SIZES)
 
 
+def test_only_the_images_of_the_chosen_parts_are_loaded(checkpoint, split, tmp_path):
+    loaded = []
+    watched = replace(checkpoint, run=(), images=lambda index: loaded.append(len(index)) or checkpoint.images(index))
+    for settings, expected, said in (
+        (replace(SETTINGS, parts=("landscape",)), [9], ". 9 images for what runs the whole network again and again;"),
+        (replace(SETTINGS, parts=("noise",), scopes=("classifier",)), [12], ". 12 images for what runs on the class"),
+        (replace(SETTINGS, parts=("radii", "sharpness")), [12, 9], "gradients, 9 images for what runs the whole"),
+    ):
+        (tmp_path / "plan.json").unlink(missing_ok=True)
+        loaded.clear()
+        text = analyse([watched], split, tmp_path, settings, SIZES).read_text(encoding="utf-8")
+        assert loaded[1:] == expected, "the first images are those of the plan"
+        assert said in text
+
+
+def test_a_part_depends_on_its_own_images_alone(checkpoint, split, tmp_path):
+    settings, once = replace(SETTINGS, parts=("radii", "sharpness")), replace(checkpoint, run=())
+    analyse([once], split, tmp_path, settings, SIZES)
+    analyse([once], split, tmp_path, settings, replace(SIZES, samples=10))
+    assert len(list(tmp_path.glob("data/net/radii-*.json"))) == 2
+    assert len(list(tmp_path.glob("data/net/sharpness-*.json"))) == 1
+
+
+def test_re_estimated_statistics_depend_on_the_batch_size(checkpoint, split, tmp_path):
+    once = replace(checkpoint, run=())
+    for recalibrate, expected in ((False, 1), (True, 2)):
+        for batch_size in (5, 4):
+            settings = replace(SETTINGS, parts=("landscape",), recalibrate_bn=recalibrate, batch_size=batch_size)
+            analyse([once], split, tmp_path / str(recalibrate), settings, SIZES)
+        assert len(list(tmp_path.glob(f"{recalibrate}/data/net/landscape-*.json"))) == expected
+
+
 def test_other_weights_or_images_are_other_parts(tmp_path):
     def value_of(weights, keep):
         return {"value": weights}
