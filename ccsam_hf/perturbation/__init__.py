@@ -1,6 +1,6 @@
 """Perturbed weights for groups of samples: partition, radius, direction, scope, and the passes that follow."""
 
-from .class_copies import ClassCopies
+from .class_copies import ClassCopies, refuse_joined_statistics
 from .closed_form import JoinedBatch, linear_weight_norm, shifted_logits, unit_logit_shift
 from .cosine import CosineShift, unit_cosine_shift
 from .directions import (
@@ -57,6 +57,7 @@ __all__ = [
     "linear_weight_norm",
     "mean_lengths",
     "perturbed_passes",
+    "refuse_joined_statistics",
     "shifted_logits",
     "unbiased_norms",
     "unit_cosine_shift",

@@ -18,6 +18,16 @@ from .state import RandomState, frozen_buffers, same_randomness
 LOSS_SCALE = 2.0**30
 
 
+def refuse_joined_statistics(model: nn.Module) -> None:
+    """Raise a ValueError for BatchNorm that joins the statistics of several processes."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            raise ValueError(
+                f"Module {name!r} is a SyncBatchNorm, whose statistics class copies cannot hold fixed; use BatchNorm, "
+                "or perturbed_statistics='batch'."
+            )
+
+
 class ClassCopies:
     """Per-group weight perturbations with the clean pass's BatchNorm statistics, for any number of groups.
 
@@ -56,12 +66,7 @@ class ClassCopies:
         max_copies: int | None = None,
     ) -> None:
         assert parameters, "nothing to perturb: a scope without parameters is refused where it is resolved"
-        for name, module in model.named_modules():
-            if isinstance(module, nn.SyncBatchNorm):
-                raise ValueError(
-                    f"Module {name!r} is a SyncBatchNorm, whose statistics class copies cannot hold fixed; use "
-                    "BatchNorm, or perturbed_statistics='batch'."
-                )
+        refuse_joined_statistics(model)
         self.layout = layout
         self._model = model
         self._tape = Tape(layout, dict(parameters), keep=max_copies is None)

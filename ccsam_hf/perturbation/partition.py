@@ -61,17 +61,23 @@ class Partition:
     def __post_init__(self) -> None:
         if self.kind not in PARTITIONS:
             raise ValueError(f"partition={self.kind!r} is not known; choose one of {', '.join(PARTITIONS)}.")
-        if (self.groups > 0) != (self.kind == "quantiles"):
-            raise ValueError(f"groups={self.groups} with partition={self.kind!r}: quantiles, and it alone, needs some.")
+        if self.groups < 0 or (self.groups > 0) != (self.kind == "quantiles"):
+            raise ValueError(
+                f"partition_groups={self.groups} with partition={self.kind!r}: partition='quantiles' needs at least 1, "
+                "every other partition none."
+            )
         if (self.head_threshold is not None) != (self.kind == "head_tail"):
             raise ValueError(
-                f"head_threshold={self.head_threshold} with partition={self.kind!r}: head_tail alone needs one."
+                f"head_threshold={self.head_threshold} with partition={self.kind!r}: partition='head_tail' needs one, "
+                "every other partition none."
             )
 
     def check(self, class_counts: Tensor) -> None:
         """Refuse what these class counts [C] cannot give."""
         if self.groups > class_counts.numel():
-            raise ValueError(f"groups={self.groups} is more than the {class_counts.numel()} classes.")
+            raise ValueError(
+                f"partition_groups={self.groups} is more than the {class_counts.numel()} classes; lower it."
+            )
         if self.head_threshold is not None and not (class_counts <= self.head_threshold).any():
             raise ValueError(
                 f"head_threshold={self.head_threshold}: every class has more training samples (the rarest "

@@ -24,13 +24,21 @@ class RadiusSchedule:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(ScheduleKind):
-            raise ValueError(f"Radius schedule {self.kind!r} is not known; choose {', '.join(get_args(ScheduleKind))}.")
-        if self.start < 0:
-            raise ValueError(f"The radius cannot start at epoch {self.start}; use 0 or later.")
-        if (self.length > 0) != (self.kind != "constant"):
-            raise ValueError(f"Schedule {self.kind!r} with length {self.length}: linear and step need one above 0.")
-        if (self.steps > 0) != (self.kind == "step"):
-            raise ValueError(f"Schedule {self.kind!r} with steps {self.steps}: step, and it alone, needs at least 1.")
+            raise ValueError(
+                f"radius_schedule={self.kind!r} is not known; choose one of {', '.join(get_args(ScheduleKind))}."
+            )
+        if not 0 <= self.start < float("inf"):
+            raise ValueError(f"radius_start={self.start}: give an epoch of at least 0.")
+        if not 0 <= self.length < float("inf") or (self.length > 0) != (self.kind != "constant"):
+            raise ValueError(
+                f"radius_ramp={self.length} with radius_schedule={self.kind!r}: linear and step need epochs above 0, "
+                "constant none."
+            )
+        if self.steps < 0 or (self.steps > 0) != (self.kind == "step"):
+            raise ValueError(
+                f"radius_ramp_steps={self.steps} with radius_schedule={self.kind!r}: step needs at least 1, every "
+                "other schedule none."
+            )
 
     def factor(self, epoch: float) -> float:
         """The factor at an epoch, between 0 and 1."""

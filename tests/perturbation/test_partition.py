@@ -57,10 +57,12 @@ def test_random_groups_have_the_sizes_of_the_classes() -> None:
     ("options", "message"),
     [
         ({"kind": "halves"}, "partition='halves' is not known; choose one of batch, class"),
-        ({"kind": "class", "groups": 2}, "quantiles, and it alone"),
-        ({"kind": "quantiles"}, "quantiles, and it alone"),
-        ({"kind": "head_tail"}, "head_tail alone"),
-        ({"kind": "batch", "head_threshold": 3}, "head_tail alone"),
+        ({"kind": "class", "groups": 2}, "partition_groups=2 with partition='class'.*every other partition none"),
+        ({"kind": "quantiles"}, "partition_groups=0 with partition='quantiles'.*needs at least 1"),
+        ({"kind": "quantiles", "groups": -1}, "partition_groups=-1"),
+        ({"kind": "batch", "groups": -1}, "partition_groups=-1"),
+        ({"kind": "head_tail"}, "head_threshold=None with partition='head_tail'.*needs one"),
+        ({"kind": "batch", "head_threshold": 3}, "head_threshold=3 with partition='batch'.*every other partition none"),
     ],
 )
 def test_bad_choices(options: dict, message: str) -> None:
@@ -69,7 +71,7 @@ def test_bad_choices(options: dict, message: str) -> None:
 
 
 def test_choices_that_the_counts_forbid() -> None:
-    with pytest.raises(ValueError, match="more than the 5 classes"):
+    with pytest.raises(ValueError, match="partition_groups=6 is more than the 5 classes"):
         Partition("quantiles", groups=6).check(COUNTS)
     with pytest.raises(ValueError, match="nothing would be perturbed"):
         Partition("head_tail", head_threshold=2).check(COUNTS)

@@ -20,12 +20,15 @@ def test_factor(schedule: RadiusSchedule, epochs: list[float], factors: list[flo
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "cosine"}, "'cosine' is not known; choose constant, linear, step"),
-        ({"start": -1}, "cannot start at epoch -1"),
-        ({"kind": "linear"}, "linear and step need one above 0"),
-        ({"length": 3}, "linear and step need one above 0"),
-        ({"kind": "step", "length": 3}, "needs at least 1"),
-        ({"kind": "linear", "length": 3, "steps": 2}, "step, and it alone"),
+        ({"kind": "cosine"}, "radius_schedule='cosine' is not known; choose one of constant, linear, step"),
+        ({"start": -1}, "radius_start=-1: give an epoch of at least 0"),
+        ({"start": float("nan")}, "radius_start=nan"),
+        ({"kind": "linear"}, "radius_ramp=0.0 with radius_schedule='linear': linear and step need epochs above 0"),
+        ({"kind": "linear", "length": float("inf")}, "radius_ramp=inf"),
+        ({"length": 3}, "radius_ramp=3 with radius_schedule='constant': .* constant none"),
+        ({"kind": "step", "length": 3}, "radius_ramp_steps=0 with radius_schedule='step': step needs at least 1"),
+        ({"kind": "step", "length": 3, "steps": -2}, "radius_ramp_steps=-2"),
+        ({"kind": "linear", "length": 3, "steps": 2}, "radius_ramp_steps=2 with radius_schedule='linear'"),
     ],
 )
 def test_refuses_what_has_no_meaning(arguments: dict, message: str) -> None:

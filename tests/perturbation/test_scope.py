@@ -1,6 +1,7 @@
 import pytest
 import timm
 from timm.models import group_parameters
+from torch import nn
 from toy_nets import Oddities, ResNet
 
 from ccsam_hf.perturbation.scope import Scope, blocks_of_modules
@@ -31,6 +32,13 @@ def test_all_is_every_trainable_parameter_with_tokens_and_embeddings() -> None:
     assert {"cls_token", "pos_embed"} <= set(names("all", model))
     model.cls_token.requires_grad_(False)
     assert "cls_token" not in names("all", model)
+
+
+def test_norm_affine_knows_batch_norm_that_processes_share() -> None:
+    plain, joined = ResNet(), nn.SyncBatchNorm.convert_sync_batchnorm(ResNet())
+    assert any(isinstance(m, nn.SyncBatchNorm) for m in joined.modules())
+    for text in ("norm_affine", "no_norm", "all"):
+        assert names(text, joined) == names(text, plain)
 
 
 def test_norm_affine_and_no_norm_divide_the_parameters() -> None:

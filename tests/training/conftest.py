@@ -87,19 +87,20 @@ def weights(trainer: Any) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
 
 
-@pytest.fixture(scope="session")
-def toy() -> Any:
+class Toy:
     """Everything above under one name, for tests that cannot import a conftest."""
 
-    class Toy:
-        images: Callable[[], list[dict[str, Any]]] = staticmethod(toy_images)
-        texts = staticmethod(toy_texts)
-        model = staticmethod(toy_model)
-        trainer = staticmethod(toy_trainer)
-        weights = staticmethod(weights)
-        defaults = DEFAULTS
-        labels = LABELS
-        counts = COUNTS
-        classes = CLASSES
+    images: Callable[[], list[dict[str, Any]]] = staticmethod(toy_images)
+    texts = staticmethod(toy_texts)
+    model = staticmethod(toy_model)
+    trainer = staticmethod(toy_trainer)
+    weights = staticmethod(weights)
+    defaults = DEFAULTS
+    labels = LABELS
+    counts = COUNTS
+    classes = CLASSES
 
+
+@pytest.fixture(scope="session")
+def toy() -> Any:
     return Toy

@@ -111,6 +111,28 @@ def test_the_cache_gives_the_same_classifier(toy, tmp_path, rule) -> None:
         torch.testing.assert_close(toy.weights(cached)[name], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"rule": "crt_flat"}, {"cache_features": True}], ids=["adversarial", "flat", "cached"]
+)
+@pytest.mark.parametrize("kind", ["cnn", "vit"])
+def test_compiled_equals_eager(toy, tmp_path, kind, options) -> None:
+    options = {"stage": 2, "model": kind, "max_steps": 3, "adversarial_schedule": "progressive_from_one", **options}
+    if "rule" in options:
+        del options["adversarial_schedule"]
+    eager = toy.trainer(tmp_path, **options)
+    compiled = toy.trainer(tmp_path, torch_compile=True, torch_compile_backend="aot_eager", **options)
+    before = toy.weights(eager)
+    # A second run must find its own hook, although the code of the first one is cached.
+    for _ in range(2):
+        eager.train()
+        compiled.train()
+        changed = set()
+        for name, value in toy.weights(eager).items():
+            torch.testing.assert_close(toy.weights(compiled)[name], value, rtol=1e-5, atol=1e-6)
+            changed |= {name} if not torch.equal(value, before[name]) else set()
+        assert len(changed) == 2, "the classifier's weight and bias"
+
+
 def test_zero_scale_is_classifier_retraining(toy, tmp_path) -> None:
     adversarial = toy.trainer(tmp_path, stage=2, adversarial_scale=0.0, num_train_epochs=3)
     crt = toy.trainer(tmp_path, stage=2, rule="crt", num_train_epochs=3)

@@ -1,11 +1,20 @@
-"""Two processes equal one process that accumulates two micro-batches, and resume like one."""
+"""Two processes equal one that accumulates two micro-batches, or that has the joined batch, and resume like one.
 
+Run as a program by `torch.distributed.run`, it trains one joined case on the GPUs at hand (or, with cpu, without).
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import debug_launcher
 from safetensors.torch import load_file, save_file
+from torch import distributed, nn
+from torch.distributed.nn.functional import all_reduce
 
 STAGE_1 = {"stage": 1, "relative_radius": 0.05, "flat_weight": 0.7, "mixup_alpha": 0.3}
 CASES = {
@@ -16,6 +25,10 @@ CASES = {
     "imbsam": {"stage": 1, "model": "vit", "perturbation": "imbsam", "head_threshold": 5},
     "copies": {"stage": 1, "model": "vit", "perturbed_layers": "all", "flat_weight": 0.7},
     "stage 2": {"stage": 2, "model": "cnn"},
+    # Without BatchNorm everything is equal, buffers included.
+    "stage 2, vit": {"stage": 2, "model": "vit"},
+    "stage 2, vit, cached": {"stage": 2, "model": "vit", "cache_features": True},
+    "stage 2, vit, released": {"stage": 2, "model": "vit", "rule": "adversarial_released"},
     "stage 2, cached": {"stage": 2, "model": "cnn", "cache_features": True},
     "stage 2, accumulated": {"stage": 2, "model": "cnn", "cache_features": True, "gradient_accumulation_steps": 2},
     "lws, cached": {"stage": 2, "model": "cnn", "rule": "lws", "cache_features": True},
@@ -31,11 +44,54 @@ JOINED = {
     "joined sam": {**SYNC, "perturbation": "sam"},
     "joined imbsam": {**SYNC, "perturbation": "imbsam", "head_threshold": 5},
 }
+NORMS = {**SYNC, "model": "cnn", "learning_rate": 0.01}
+JOINED_STATISTICS = {
+    "joined statistics, classifier": {**NORMS, "relative_radius": 0.05},
+    "joined statistics, sam": {**NORMS, "perturbation": "sam"},
+    "joined statistics, norms": {**NORMS, "perturbation": "sam", "perturbed_layers": "norm_affine"},
+    "joined statistics, imbsam": {**NORMS, "perturbation": "imbsam", "head_threshold": 5},
+}
+JOINED |= JOINED_STATISTICS
 
 
-def train_joined(toy, folder: Path, case: str, processes: int) -> None:
+class JoinedBatchNorm(nn.BatchNorm2d):
+    """SyncBatchNorm, which torch has on GPUs only, written out: mean and variance of the batch of all processes."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if not (self.training and distributed.is_initialized()):
+            return super().forward(input)
+        own = torch.stack([torch.full_like(self.weight, input.numel() / input.shape[1]),
+                           input.sum((0, 2, 3)), input.square().sum((0, 2, 3))])  # fmt: skip
+        number, total, squares = all_reduce(own)
+        mean = total / number
+        variance = squares / number - mean.square()
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * number / (number - 1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return input * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+
+
+def joined_model(toy, kind: str) -> nn.Module:
+    """The toy network, its BatchNorm (if any) joined over processes."""
+    model = toy.model(kind)
+    if torch.cuda.is_available():
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            joined = JoinedBatchNorm(module.num_features, module.eps, module.momentum)
+            joined.load_state_dict(module.state_dict())
+            model.set_submodule(name, joined)
+    return model
+
+
+def train_joined(toy, folder: Path, case: str, processes: int, **more) -> None:
     """One batch of 16, or its two halves on two processes."""
-    trainer = toy.trainer(folder, per_device_train_batch_size=16 // processes, **JOINED[case])
+    options = {**JOINED[case], **more}
+    model = joined_model(toy, options.pop("model"))
+    trainer = toy.trainer(folder, model=model, per_device_train_batch_size=16 // processes, **options)
+    assert trainer.args.world_size == processes
     trainer.train()
     if trainer.is_world_process_zero():
         save_file(toy.weights(trainer), folder / f"{case}.safetensors")
@@ -94,10 +150,36 @@ def test_joined_gradients_equal_one_process_with_the_joined_batch(toy, tmp_path,
     train_joined(toy, tmp_path, case, 1)
     one, two = (load_file(folder / f"{case}.safetensors") for folder in (tmp_path, two_processes))
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=5e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_resume_like_one(two_processes) -> None:
     whole, resumed = (load_file(two_processes / "run" / f"{name}.safetensors") for name in ("whole", "resumed"))
     for name, value in whole.items():
         assert torch.equal(resumed[name], value), name
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs: torch's SyncBatchNorm refuses a CPU")
+@pytest.mark.parametrize("case", JOINED_STATISTICS)
+def test_joined_statistics_on_two_gpus_equal_one(tmp_path, case) -> None:
+    for processes in (1, 2):
+        (tmp_path / str(processes)).mkdir()
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        subprocess.run([sys.executable, *launch, __file__, case, str(tmp_path / str(processes))], check=True)
+    one, two = (load_file(tmp_path / str(processes) / f"{case}.safetensors") for processes in (1, 2))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def main(case: str, folder: str, device: str = "cuda") -> None:
+    found = importlib.util.spec_from_file_location("toy_problems", Path(__file__).with_name("conftest.py"))
+    assert found is not None
+    assert found.loader is not None
+    toys = importlib.util.module_from_spec(found)
+    found.loader.exec_module(toys)
+    processes = int(os.environ["WORLD_SIZE"])
+    train_joined(toys.Toy, Path(folder), case, processes, use_cpu=device == "cpu")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

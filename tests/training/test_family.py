@@ -144,6 +144,19 @@ def test_every_scope_trains_and_keeps_plain_training_s_statistics(toy, tmp_path,
             assert not torch.equal(mine, start[name]), f"{name} did not move"
 
 
+def test_joined_batch_norm_in_one_process_is_batch_norm_and_class_copies_refuse_it(toy, tmp_path) -> None:
+    def joined():
+        return torch.nn.SyncBatchNorm.convert_sync_batchnorm(toy.model("cnn"))
+
+    for options in ({"relative_radius": 0.05}, {"perturbation": "sam"}):
+        runs = [trained(toy, tmp_path, model=model, **ONE_STEP, **options) for model in (toy.model("cnn"), joined())]
+        for name, value in toy.weights(runs[0]).items():
+            assert torch.equal(toy.weights(runs[1])[name], value), name
+    trainer = toy.trainer(tmp_path, model=joined(), perturbed_layers="norm_affine")
+    with pytest.raises(ValueError, match=r"'timm_model.bn1' is a SyncBatchNorm.*perturbed_statistics='batch'"):
+        trainer.resolve()
+
+
 def test_last_block_leaves_the_others_unperturbed(toy, tmp_path) -> None:
     trainer = toy.trainer(tmp_path, perturbed_layers="last:1", **ONE_STEP)
     trainer.train()
@@ -223,7 +236,7 @@ REFUSED = [
     ({"perturbed_layers": "all", "model": "vit", "gradient_checkpointing": True}, "repeats forward passes"),
     ({"perturbation": "sam", "radius_start": 2.0}, "radius_start=2 is not reached in 2 epochs"),
     ({"partition": "thirds"}, "partition='thirds' is not known"),
-    ({"partition": "quantiles", "partition_groups": 9}, "groups=9 is more than the 4 classes"),
+    ({"partition": "quantiles", "partition_groups": 9}, "^partition_groups=9 is more than the 4 classes"),
     ({"perturbation": "imbsam", "head_threshold": 1}, "nothing would be perturbed"),
     ({"perturbation": "sam", "radius": -1.0}, "radius must be a finite number of at least 0"),
     ({"perturbed_layers": "names:nothing*"}, "matches no trainable parameter"),
@@ -237,7 +250,10 @@ REFUSED = [
     ({"adaptive": True}, "adaptive .* needs a constant radius"),
     ({"perturbation": "sam", "direction": "random", "adaptive": True}, "no adaptive or layerwise form"),
     ({"direction": "sideways"}, "direction='sideways' is not known; choose gradient or random"),
-    ({"radius_schedule": "linear"}, "linear and step need one above 0"),
+    (
+        {"radius_schedule": "linear"},
+        "^radius_ramp=0.0 with radius_schedule='linear': linear and step need epochs above 0",
+    ),
     ({"perturbation": "focal_sam", "flat_weight": 0.5}, "flat_weight=0.5: no effect"),
     ({"radius": 0.1}, "gradient_exponent and count_exponent must be 0"),
 ]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...models import ClassifierHead
 from ...models.blocks import parameter_blocks
+from ...perturbation import refuse_joined_statistics
 from .classifier import classifier_step, in_full_precision
 from .context import StepContext
 from .lengths import GroupLengths
@@ -42,6 +43,8 @@ def build_engine(
             "gradient_checkpointing repeats forward passes that class copies must see once: switch it off, or choose "
             "perturbed_statistics='batch'."
         )
+    if plan.statistics == "clean":
+        refuse_joined_statistics(model)
     blocks: Mapping[str, int] | None = parameter_blocks(model) if plan.scope.kind == "last" else None
     directions = Directions(plan, lengths, plan.scope.select(model, head.name, blocks))
     return CopiesStep(plan, directions) if plan.statistics == "clean" else GroupwiseStep(plan, directions)
