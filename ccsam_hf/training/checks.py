@@ -109,7 +109,8 @@ def resolve_class_counts(
     if counts.is_floating_point() or (counts < 0).any():
         raise ValueError("class_counts must be whole numbers of at least 0.")
     if readable_labels(dataset):
-        occurring = torch.bincount(torch.from_numpy(labels_of(dataset, label_column)), minlength=num_classes)
+        # A copy: torch warns of labels that may not be written, as those of an Arrow column.
+        occurring = torch.bincount(torch.from_numpy(labels_of(dataset, label_column).copy()), minlength=num_classes)
         if len(occurring) > num_classes:
             raise ValueError(
                 f"Column {label_column!r} holds label {len(occurring) - 1}, outside 0..{num_classes - 1}: "

@@ -182,6 +182,7 @@ class ClassifierTrainer(LongTailedTrainer):
             features_of,
             self.accelerator,
             augmented,
+            progress_bar=not self.args.disable_tqdm,
             batch_size=self.args.per_device_eval_batch_size,
             collate_fn=self._get_collator_with_removed_columns(self.data_collator),
             num_workers=self.args.dataloader_num_workers,

@@ -62,13 +62,14 @@ def cache_features(
     features_of: Callable[[dict[str, Any]], Tensor],
     accelerator: Accelerator,
     augmented: bool = True,
+    progress_bar: bool = True,
     **loader_options: Any,
 ) -> CachedFeatures:
     """Run every image of ``dataset`` ``views`` times through ``features_of`` (batch -> [B, D]).
 
     The processes share the work and all end with the whole cache, in main memory. One view of a dataset without
     augmentation is exactly what training on images would see. Without ``augmented`` the images are those of
-    evaluation.
+    evaluation. ``progress_bar`` shows one on the main process of each machine.
     """
     collected = []
     labels: Tensor = torch.empty(0)
@@ -76,10 +77,8 @@ def cache_features(
         sampler: Any = _OneView(len(dataset), view) if augmented else SequentialSampler(dataset)
         loader = accelerator.prepare(DataLoader(dataset, sampler=sampler, **loader_options))
         parts, marks = [], []
-        progress = tqdm(
-            loader, f"features, view {view + 1} of {views}", disable=not accelerator.is_local_main_process, leave=False
-        )
-        for batch in progress:
+        hidden = not (progress_bar and accelerator.is_local_main_process)
+        for batch in tqdm(loader, f"features, view {view + 1} of {views}", disable=hidden, leave=False):
             with torch.no_grad():
                 features = features_of(batch)
             gathered, targets = accelerator.gather_for_metrics((features.contiguous(), batch["labels"]))

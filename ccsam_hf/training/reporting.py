@@ -64,5 +64,5 @@ class ReportingTrainer(PublishingTrainer):
             return torch.as_tensor(recorded)
         if self.train_dataset is not None and readable_labels(self.train_dataset):
             labels = labels_of(self.train_dataset, self.args.label_column)
-            return torch.bincount(torch.as_tensor(labels), minlength=self.model.config.num_labels)
+            return torch.bincount(torch.from_numpy(labels.copy()), minlength=self.model.config.num_labels)
         raise ValueError("The class counts of the training set are not known: pass class_counts to the trainer.")

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from ccsam_hf.data import labels_of
+
 TOKENS = ("input_ids", "attention_mask")
 
 
@@ -75,6 +77,21 @@ def test_labels_that_cannot_be_read(toy, tmp_path) -> None:
         trainer.train()
         weights.append(toy.weights(trainer)["timm_model.fc.weight"])
     assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_labels_that_may_not_be_written(toy, tmp_path, stage, recwarn) -> None:
+    data = datasets.Dataset.from_list(toy.images()).with_format("torch")
+    assert not labels_of(data, "label").flags.writeable, "nothing to show"
+    toy.trainer(tmp_path, stage=stage, train_dataset=data, class_counts=toy.counts, max_steps=1).train()
+    assert toy.trainer(tmp_path, stage=stage, train_dataset=data).evaluate()["eval_accuracy"] >= 0
+    assert not [w for w in recwarn if "not writable" in str(w.message)]
+
+
+@pytest.mark.parametrize("disable_tqdm", [False, True])
+def test_the_cache_s_progress_bar_is_the_trainer_s(toy, tmp_path, capfd, disable_tqdm) -> None:
+    toy.trainer(tmp_path, stage=2, cache_features=True, max_steps=1, disable_tqdm=disable_tqdm).train()
+    assert ("features, view 1 of 1" in capfd.readouterr().err) != disable_tqdm
 
 
 def test_evaluation_labels_that_the_loss_cannot_take(toy, tmp_path) -> None:
