@@ -18,9 +18,16 @@ from ccsam_hf.analysis.inputs import Checkpoint, LabelledSplit, LoadModel
 from ccsam_hf.analysis.run import analyse
 from ccsam_hf.analysis.scopes import SCOPES
 from ccsam_hf.analysis.settings import DIRECTIONS, PARTS, AnalysisSettings, Sizes
-from ccsam_hf.data import BENCHMARKS, Benchmark, labels_of, load_benchmark
+from ccsam_hf.data import Benchmark, labels_of
+from ccsam_hf.evaluation.benchmark_options import (
+    add_benchmark_options,
+    add_shot_options,
+    chosen_benchmark,
+    chosen_thresholds,
+    split_named,
+)
 from ccsam_hf.inference import Classifier, load_classifier
-from ccsam_hf.shots import SHOT_GROUPS, ShotThresholds
+from ccsam_hf.shots import SHOT_GROUPS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,14 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add("--labels", nargs="+", help="their names in the report; default: the folders' names, as far as they differ")
     add("--run_dir", nargs="+", default=[], help="one folder of checkpoint-STEP folders for each model: path, history")
     add("--class_counts", help="JSON list of training counts, or 'benchmark', for models that do not record them")
-    add("--benchmark", required=True, choices=sorted(BENCHMARKS))
-    add("--data_dir")
-    add("--list_dir")
-    add("--hub_dataset")
-    add("--imbalance_ratio", type=float)
-    add("--split_seed", type=_seed, default=0, help="of the long-tailed draw; none: the first n of each class")
-    add("--holdout", action="store_true", help="the benchmark with its hold-out, as the checkpoint was trained")
-    add("--subset", action="store_true", help="accept sizes that differ from the benchmark's")
+    add_benchmark_options(new)
     add("--split", choices=("train", "validation", "test"), default="train")
     add("--output_dir", required=True)
     add("--budget", type=float, default=10.0, help="minutes; chooses the sizes that are not given")
@@ -55,36 +55,19 @@ def parser() -> argparse.ArgumentParser:
         add(f"--{name}", choices=SCOPES, default=getattr(default, name))
     add("--last_stage", help="name of the module where the scope last_stage begins")
     add("--recalibrate_bn", action="store_true", help="re-estimate BatchNorm statistics at every weight vector")
-    add("--many", type=int, help="shot thresholds on training counts; default: the benchmark's")
-    add("--few", type=int)
-    add("--boundaries", choices=("strict", "inclusive"))
+    add_shot_options(new)
     add("--batch_size", type=int, default=default.batch_size)
     add("--seed", type=int, default=default.seed)
     return new
 
 
-def _seed(text: str) -> int | None:
-    return None if text.lower() == "none" else int(text)
-
-
 def main(arguments: Sequence[str] | None = None) -> Path:
     """Run the analysis that the arguments describe, print and return the report's path."""
     options = parser().parse_args(arguments)
-    benchmark = load_benchmark(
-        options.benchmark,
-        imbalance_ratio=options.imbalance_ratio,
-        split_seed=options.split_seed,
-        data_dir=options.data_dir,
-        list_dir=options.list_dir,
-        hub_dataset=options.hub_dataset,
-        holdout=options.holdout,
-        subset=options.subset,
-    )
+    benchmark = chosen_benchmark(options)
     settings = _settings(options, benchmark)
     sizes = Sizes(**{size.name: getattr(options, size.name) for size in fields(Sizes)})
-    dataset = {"train": benchmark.train, "validation": benchmark.validation, "test": benchmark.test}[options.split]
-    if dataset is None:
-        raise ValueError(f"{options.benchmark} has no validation split; use --split train or test, or --holdout.")
+    dataset = split_named(benchmark, options.split)
     labels = torch.as_tensor(labels_of(dataset))
     split = LabelledSplit(
         f"{options.benchmark} {options.split}", labels, benchmark.class_counts, options.split == "train"
@@ -96,12 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
 
 
 def _settings(options: argparse.Namespace, benchmark: Benchmark) -> AnalysisSettings:
-    own = benchmark.record.thresholds
-    thresholds = ShotThresholds(
-        own.many if options.many is None else options.many,
-        own.few if options.few is None else options.few,
-        own.boundaries if options.boundaries is None else options.boundaries,
-    )
+    thresholds = chosen_thresholds(options, benchmark.record.thresholds)
     chosen = {item.name: getattr(options, item.name) for item in fields(AnalysisSettings) if item.name != "thresholds"}
     as_tuples: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()

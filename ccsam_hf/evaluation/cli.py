@@ -9,7 +9,14 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from ccsam_hf.data import BENCHMARKS, Benchmark, load_benchmark
+from ccsam_hf.data import Benchmark
+from ccsam_hf.evaluation.benchmark_options import (
+    add_benchmark_options,
+    add_shot_options,
+    chosen_benchmark,
+    chosen_thresholds,
+    split_named,
+)
 from ccsam_hf.evaluation.compare import compare_predictions
 from ccsam_hf.evaluation.evaluate import OpenSet, evaluate_model
 from ccsam_hf.evaluation.figures import group_bars_figure
@@ -33,30 +40,17 @@ def parser() -> argparse.ArgumentParser:
 def _data_options(group: Any) -> None:
     add = group.add_argument
     add("--model", required=True, help="folder or Hub id of this package, timm or transformers")
-    add("--benchmark", required=True, choices=sorted(BENCHMARKS))
     add("--output_dir", required=True)
+    add_benchmark_options(group)
     add("--split", choices=("test", "validation"), default="test")
-    add("--data_dir")
-    add("--list_dir")
-    add("--hub_dataset")
-    add("--imbalance_ratio", type=float)
-    add("--split_seed", type=_seed, default=0, help="of the long-tailed draw; none: the first n of each class")
-    add("--holdout", action="store_true", help="the benchmark with its hold-out, as the checkpoint was trained")
-    add("--subset", action="store_true", help="accept sizes that differ from the benchmark's")
     add("--trust_remote_code", action="store_true")
     add("--batch_size", type=int, default=EvaluationOptions().batch_size)
     add("--num_workers", type=int, default=0)
 
 
-def _seed(text: str) -> int | None:
-    return None if text.lower() == "none" else int(text)
-
-
 def _figure_options(group: Any) -> None:
     add, default = group.add_argument, EvaluationOptions()
-    add("--many", type=int, help="shot thresholds on training counts; default: the benchmark's")
-    add("--few", type=int)
-    add("--boundaries", choices=("strict", "inclusive"), help="strict: > many, < few; inclusive: >=, <=")
+    add_shot_options(group)
     add("--calibration_bins", type=int, default=default.calibration_bins)
     add("--logit_adjustment", type=float, default=default.logit_adjustment, help="tau; 0: logits as they are")
     add("--targets", nargs="+", default=[], help="shifted test sets: forward-R, uniform, backward-R")
@@ -85,20 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> Evaluation:
     """Evaluate as the arguments say; the main process prints the table and writes the files."""
     chosen = parser().parse_args(arguments)
     accelerator = Accelerator()
-    benchmark = load_benchmark(
-        chosen.benchmark,
-        imbalance_ratio=chosen.imbalance_ratio,
-        split_seed=chosen.split_seed,
-        data_dir=chosen.data_dir,
-        list_dir=chosen.list_dir,
-        hub_dataset=chosen.hub_dataset,
-        holdout=chosen.holdout,
-        subset=chosen.subset,
-    )
+    benchmark = chosen_benchmark(chosen)
     model = load_classifier(chosen.model, device=accelerator.device, trust_remote_code=chosen.trust_remote_code)
     evaluation = evaluate_model(
         model,
-        _split(benchmark, chosen.split),
+        split_named(benchmark, chosen.split),
         label_names=benchmark.label_names,
         class_counts=benchmark.class_counts if model.class_counts is None else None,
         options=evaluation_options(chosen, benchmark.record.thresholds),
@@ -125,10 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> Evaluation:
 
 def evaluation_options(chosen: argparse.Namespace, thresholds: ShotThresholds) -> EvaluationOptions:
     """The options given, thresholds of the benchmark where none are."""
-    given = {name: getattr(chosen, name) for name in ("many", "few", "boundaries")}
-    shots = thresholds.describe() | {name: value for name, value in given.items() if value is not None}
     return EvaluationOptions(
-        thresholds=ShotThresholds(**shots),
+        thresholds=chosen_thresholds(chosen, thresholds),
         calibration_bins=chosen.calibration_bins,
         logit_adjustment=chosen.logit_adjustment,
         targets=tuple(chosen.targets),
@@ -139,16 +122,6 @@ def evaluation_options(chosen: argparse.Namespace, thresholds: ShotThresholds) -
         batch_size=chosen.batch_size,
         num_workers=chosen.num_workers,
     )
-
-
-def _split(benchmark: Benchmark, name: str) -> Any:
-    split = benchmark.test if name == "test" else benchmark.validation
-    if split is None:
-        raise ValueError(
-            f"{benchmark.record.name} has no validation set; use --split test, or --holdout if the checkpoint was "
-            "trained with the hold-out."
-        )
-    return split
 
 
 def _open_set(chosen: argparse.Namespace, benchmark: Benchmark) -> OpenSet | None:
@@ -162,7 +135,7 @@ def _open_set(chosen: argparse.Namespace, benchmark: Benchmark) -> OpenSet | Non
     return OpenSet(
         load_open_images(chosen.open_dataset, chosen.open_data_dir, chosen.open_split),
         training=benchmark.train,
-        holdout=_split(benchmark, "validation") if chosen.open_use_validation else None,
+        holdout=split_named(benchmark, "validation") if chosen.open_use_validation else None,
         open_holdout=held_open,
         options=OpenSetOptions(
             tuple(chosen.open_scorers),

@@ -54,7 +54,7 @@ def test_a_checkpoint_of_a_holdout_is_analysed_on_it_alone(runs, tmp_path):
     command = ["--model", str(runs / "held" / "model"), "--benchmark", "digits-lt", "--output_dir", str(tmp_path)]
     with pytest.raises(ValueError, match="are not those of the benchmark's training set"):
         main([*command, *FAST])
-    with pytest.raises(ValueError, match="digits-lt has no validation split; use --split train or test, or --holdout"):
+    with pytest.raises(ValueError, match="digits-lt has no validation set; use --split test, or --holdout"):
         main([*command, *FAST, "--split", "validation"])
     few = ["--samples", "40", "--few_samples", "20", "--parts", "noise", "--scopes", "classifier"]
     report = main([*command, *few, "--holdout", "--split", "validation"])
