@@ -50,6 +50,7 @@ SECOND = {
     "crt_mag": {"weight", "bias"},
     "crt_dir_mag": {"weight", "bias"},
     "ccsam": {"weight", "bias"},
+    "ccsam_released": {"weight", "bias"},
 }
 KINDS = {"ldam_drw": "cosine", "ldam_drw_sam": "cosine", "gcl": "cosine", "tde": "tde", "reslt": "reslt"}
 KINDS |= {"disalign": "disalign"}

@@ -86,7 +86,7 @@ def stages_of(settings: Settings) -> list[Stage]:
     """The control (if asked for), stage 1, and stage 2 (unless declined)."""
     folder, options = settings.folder, settings.benchmark
     # Tensors that are on a GPU already cannot be pinned in the CPU's memory.
-    loader = {"dataloader_pin_memory": False} if options.data_on_device else {}
+    loader: dict[str, Any] = {"dataloader_pin_memory": False} if options.data_on_device else {}
     # What is published is the experiment's model, once, at the end; not every stage's checkpoints.
     first = replace(settings.stage1, output_dir=str(folder / "stage1"), push_to_hub=False, **loader)
     stages = [Stage("stage1", "stage 1", CCSAMTrainer, first)]

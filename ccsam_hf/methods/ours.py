@@ -1,9 +1,9 @@
-"""The rows of the paper's Table 2, from classifier retraining to CC-SAM."""
+"""The rows of the paper's Table 2, from classifier retraining to CC-SAM, and CC-SAM as it was released."""
 
 from __future__ import annotations
 
 from .parts import CRT, CRT_SETTINGS, PLAIN
-from .record import Method, Setting, figures
+from .record import Method, Published, Setting, by_benchmark, figures
 
 RELEASE = "zzpustc/CC-SAM configs/Cifar10.json, Cifar100.json"
 CCSAM_FORMULA = "mean_i l_i(w + ε_{y_i}), ε_c = √k ρ_c g_c/‖g_c‖, ρ_c = (‖w‖/2‖g_c‖)^½ k^-¼ (n_c − 1)^-¼ (Eq. 8, 9)"
@@ -88,4 +88,27 @@ CCSAM = Method(
     settings=(*STAGE1_SETTINGS, *STAGE2_SETTINGS),
     paper=figures((80.94, 83.92, 86.22), (45.66, 50.83, 53.91)),
     note=f"{RADIUS_NOTE} The authors advise --augmentation autoaugment_cutout.",
+)
+CCSAM_RELEASED = Method(
+    "ccsam_released",
+    "CC-SAM as released",
+    "Zhou et al., CVPR 2023, the authors' program",
+    "(1 − a) l(w) + a l(w + s ε_{y_i}) with s = 1e-6 and mixup; then stage 2 with class weights and a cap on t/T",
+    {"perturbation": "ccsam", "radius_scale": 1e-6, "flat_weight": 0.5, "mixup_alpha": 1.0},
+    {"rule": "adversarial_released", "adversarial_scale": 1.0, "adversarial_cap": 0.3},
+    settings=(
+        Setting("stage1.radius_scale", 1e-6, f"{RELEASE}: noise_ratio 1e-6 times Eq. 9, which moves nothing"),
+        Setting("stage1.flat_weight", 0.5, f"{RELEASE}: flat_ratio"),
+        Setting("stage1.mixup_alpha", 1.0, f"{RELEASE}: mixup true, mixup_alpha 1"),
+        Setting("stage2.adversarial_scale", 1.0, f"{RELEASE}: adver_reg 1 in feature units"),
+        Setting("stage2.adversarial_cap", 0.3, f"{RELEASE}: up_limit"),
+    ),
+    published=by_benchmark(
+        {
+            ("cifar10-lt", 100): Published(
+                "zzpustc/CC-SAM configs/Cifar10.json", {"flat_weight": 0.3}, {"adversarial_cap": 1.0}
+            )
+        }
+    ),
+    note="Published with another network, and with checkpoints chosen on the test set; here ResNet-32, last epoch.",
 )

@@ -28,6 +28,7 @@ ROWS = (
     ours.CRT_MAG,
     ours.CRT_DIR_MAG,
     ours.CCSAM,
+    ours.CCSAM_RELEASED,
 )
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in ROWS})
 # Rows of the tables that are not offered, with the reason.

@@ -48,8 +48,8 @@ def read_contrasts(entries: Any, methods: Sequence[Arm]) -> tuple[Contrast, ...]
     for entry in entries:
         if not isinstance(entry, dict) or set(entry) != {"name", "of", "against"}:
             raise ValueError(f"A contrast of the grid has name, of and against, got {entry!r}.")
-        sides = [_side(str(entry[key]), methods, str(entry["name"])) for key in ("of", "against")]
-        found += _paired(str(entry["name"]), *sides, whole_sweep=str(entry["against"]) == sides[1][0].family)
+        of, against = (_side(str(entry[key]), methods, str(entry["name"])) for key in ("of", "against"))
+        found += _paired(str(entry["name"]), of, against, whole_sweep=str(entry["against"]) == against[0].family)
     return tuple(found)
 
 
