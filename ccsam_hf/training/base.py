@@ -1,60 +1,28 @@
-"""What both stages share: class counts, the classifier's features, reproducible order, schedule and metrics."""
+"""What both stages share: class counts, the classifier's features, the base loss and the micro-batch."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.utils.data import IterableDataset
-from transformers import TrainerCallback, TrainingArguments
-from transformers.trainer_callback import TrainerControl, TrainerState
 
-from ..data import ClassSampler, labels_of
 from ..losses import LongTailedLoss, Target, build_loss, reduce_losses
 from ..metrics import LongTailMetrics
-from ..models import ClassifierHead, FeatureTap, ResidualBranches, find_classifier
+from ..models import ClassifierHead, FeatureTap, ResidualBranches
 from .arguments import LongTailedTrainingArguments
 from .branches import BranchLoss, branch_members
-from .checks import check_evaluation_labels, check_head, check_trainer, readable_labels, resolve_class_counts
-from .regularised import RegularisedTrainer
-from .sample_loss import SampleLoss
-from .schedule import milestone_factor
+from .checks import check_checkpoint, check_evaluation_labels, check_head, check_trainer, resolve_class_counts
+from .probing import ProbingTrainer
+from .sample_loss import SampleLoss, without_labels
 
 logger = logging.getLogger(__name__)
 
 
-class _RunEvents(TrainerCallback):
-    """Tells the trainer where the run stands; Trainer itself loses the epoch when several processes resume."""
-
-    def __init__(self, trainer: LongTailedTrainer) -> None:
-        self.trainer = trainer
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.trainer.epoch = int(state.epoch or 0)
-        if isinstance(self.trainer.sampler, ClassSampler):
-            self.trainer.sampler.set_epoch(self.trainer.epoch)
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.trainer.micro_batch = 0
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.trainer.end_accumulation()
-
-
-class LongTailedTrainer(RegularisedTrainer):
+class LongTailedTrainer(ProbingTrainer):
     """`transformers.Trainer` for classifiers whose logits come from one ``nn.Linear``, on long-tailed data.
 
     Takes everything ``Trainer`` takes, and ``class_counts`` (one training count for each class, in label order) where
@@ -67,7 +35,6 @@ class LongTailedTrainer(RegularisedTrainer):
     loss_is_scaled_for_ga = False
     arguments_class: ClassVar[type[LongTailedTrainingArguments]] = LongTailedTrainingArguments
     data_collator: Any
-    optimizer: Any
     head: ClassifierHead
 
     def __init__(
@@ -85,17 +52,14 @@ class LongTailedTrainer(RegularisedTrainer):
                 "build its arguments with that class; it has every field of TrainingArguments."
             )
         super().__init__(model, args, *trainer_arguments, class_counts=class_counts, **trainer_options)
-        self.epoch = 0
-        self.micro_batch = 0
-        self.sampler: Any = None
         self._tap: FeatureTap | None = None
         self._loss: LongTailedLoss | None = None
-        self.add_callback(_RunEvents(self))
 
     # ---- before the first step -------------------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         self._resuming = bool(resume_from_checkpoint)
+        check_checkpoint(resume_from_checkpoint, self.args.output_dir, self.role)
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
@@ -112,10 +76,11 @@ class LongTailedTrainer(RegularisedTrainer):
         self._check_dataset()
         check_trainer(self)
         self.head = self._find_head()
+        self._outputs = self.head.module.out_features
         self.class_counts = resolve_class_counts(
-            self._given_counts, self.train_dataset, self.args.label_column, self.head.module.out_features
+            self._given_counts, self.train_dataset, self.args.label_column, self._outputs
         ).to(self.args.device)
-        check_evaluation_labels(self.eval_dataset, self.args.label_column, self.head.module.out_features)
+        check_evaluation_labels(self.eval_dataset, self.args.label_column, self._outputs)
         self._record_counts()
         self._check_best_metric()
         self._loss = self._build_loss()
@@ -133,49 +98,6 @@ class LongTailedTrainer(RegularisedTrainer):
         if self._tap is not None:
             self._tap.remove()
             self._tap = None
-
-    def _check_dataset(self) -> None:
-        if self.train_dataset is None:
-            raise ValueError("Training needs a train_dataset; pass one to the trainer.")
-        if not isinstance(self.train_dataset, IterableDataset) and len(self.train_dataset) == 0:
-            raise ValueError("The training set is empty; check the split and its filters.")
-        if readable_labels(self.train_dataset):
-            labels_of(self.train_dataset, self.args.label_column)
-
-    def _find_head(self) -> ClassifierHead:
-        batch = self._prepare_inputs(self._first_batch(2))
-        if "labels" not in batch:
-            raise ValueError(
-                f"The collated batch has {sorted(batch)} but no 'labels': name the label column 'label' or 'labels', "
-                "or pass a data_collator that does."
-            )
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
-        try:
-            return find_classifier(self.model, inputs)
-        except TypeError as error:
-            raise ValueError(
-                f"{type(self.model).__name__} cannot be called with {', '.join(inputs)} by name: pass a transformers "
-                f"model; create_model(name, num_labels) makes one of any timm architecture. It said: {error}"
-            ) from error
-
-    def _first_batch(self, number: int) -> Any:
-        """The first samples as the data loader would hand them over."""
-        collate = self._get_collator_with_removed_columns(self.data_collator)
-        samples = self._first_samples(number)
-        try:
-            return collate(samples)
-        except (ValueError, TypeError) as error:
-            keys = ", ".join(samples[0]) if isinstance(samples[0], Mapping) else type(samples[0]).__name__
-            raise ValueError(
-                f"The data collator cannot make a batch of the training set's items ({keys}): remove the columns that "
-                f"the model does not read, or set remove_unused_columns=True. It said: {error}"
-            ) from error
-
-    def _first_samples(self, number: int) -> list[Any]:
-        dataset: Any = self.train_dataset
-        if isinstance(dataset, IterableDataset):
-            return [item for item, _ in zip(dataset, range(number), strict=False)]
-        return [dataset[min(i, len(dataset) - 1)] for i in range(number)]
 
     def _record_counts(self) -> None:
         assert self.class_counts is not None
@@ -211,50 +133,6 @@ class LongTailedTrainer(RegularisedTrainer):
             loss.check_epochs(self.args.num_train_epochs)
         return loss.to(self.args.device)
 
-    # ---- order of samples, learning rate, weight decay -----------------------------------------------------------
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        if isinstance(dataset, IterableDataset) or self.args.train_sampling_strategy != "random":
-            self.sampler = super()._get_train_sampler(train_dataset)
-        else:
-            self.sampler = self._make_sampler(dataset)
-        return self.sampler
-
-    def _make_sampler(self, dataset: Any) -> ClassSampler:
-        """Every sample once an epoch; the labels do not matter for that order."""
-        return ClassSampler(np.zeros(len(dataset), dtype=np.int64), "instance", self.sampling_seed)
-
-    @property
-    def sampling_seed(self) -> int:
-        return self.args.seed if self.args.data_seed is None else self.args.data_seed
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LRScheduler:
-        if self.args.lr_milestones is None:
-            return super().create_scheduler(num_training_steps, optimizer)
-        if self.lr_scheduler is None:
-            factor = partial(
-                milestone_factor,
-                steps_per_epoch=num_training_steps / self._epochs_of(num_training_steps),
-                warmup_steps=self.args.get_warmup_steps(num_training_steps),
-                milestones=self.args.lr_milestones,
-                decay=self.args.lr_decay,
-            )
-            self.lr_scheduler = LambdaLR(self.optimizer if optimizer is None else optimizer, factor)
-            self._created_lr_scheduler = True
-        return self.lr_scheduler
-
-    def _epochs_of(self, num_training_steps: int) -> float:
-        if self.args.max_steps <= 0:
-            return float(self.args.num_train_epochs)
-        steps_per_epoch = math.ceil(num_training_steps / max(self.state.num_train_epochs, 1))
-        return num_training_steps / steps_per_epoch
-
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        if self.args.decay_all_parameters:
-            return [name for name, _ in model.named_parameters()]
-        return super().get_decay_parameter_names(model)
-
     # ---- the step -------------------------------------------------------------------------------------------------
 
     def forward(self, model: nn.Module, inputs: Mapping[str, Any]) -> tuple[Any, Tensor]:
@@ -262,6 +140,23 @@ class LongTailedTrainer(RegularisedTrainer):
         outputs = model(**inputs)
         logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
         return outputs, logits
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        inputs, labels = without_labels(inputs)
+        if model.training:
+            return self.training_loss(model, inputs, labels)
+        value, outputs = self.evaluation_loss(model, inputs, labels)
+        return (value, outputs) if return_outputs else value
+
+    def training_loss(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> Tensor:
+        """The objective of one micro-batch."""
+        raise NotImplementedError
 
     def evaluation_loss(self, model: nn.Module, inputs: Mapping[str, Any], labels: Tensor) -> tuple[Tensor, Any]:
         """The base loss without mixing, noise, class weights or perturbation, and the outputs: for ``evaluate``."""
@@ -309,9 +204,6 @@ class LongTailedTrainer(RegularisedTrainer):
         """The classifier's input z of the forward pass that has just run, [B, D]."""
         assert self._tap is not None, "features exist during training only"
         return self._tap.features
-
-    def end_accumulation(self) -> None:
-        """Called once for every optimizer step, after its last backward pass."""
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         assert self._tap is not None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -10,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
 from transformers import PreTrainedModel, Trainer, TrainingArguments
-from transformers.trainer_utils import HubStrategy
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import HubStrategy, get_last_checkpoint
 from transformers.utils import is_peft_available, is_torch_xla_available
 
 from ..data import LabelledDataset, class_counts, labels_of
 from ..losses import LongTailedLoss
 from ..models import ClassifierHead, CosineClassifier
+from .running import RunningUnit
 
 
 def check_trainer(trainer: Trainer) -> None:
@@ -72,6 +76,29 @@ def _check_model(model: Any, args: TrainingArguments) -> None:
         raise ValueError(
             "gradient_checkpointing runs each layer twice, which moves BatchNorm's running statistics twice: "
             "switch it off, or use a model without BatchNorm."
+        )
+
+
+def check_checkpoint(resume_from: str | bool | None, output_dir: str | None, role: str) -> None:
+    """Refuse to go on from a checkpoint of the other stage: its optimizer knows other parameters.
+
+    Stage 1, and it alone, keeps a running mean of the radius in ``trainer_state.json``.
+    """
+    folder = get_last_checkpoint(output_dir) if resume_from is True else resume_from
+    state = Path(folder) / TRAINER_STATE_NAME if folder else None
+    if state is None or not state.is_file():
+        return
+    stage1 = RunningUnit.__name__ in (json.loads(state.read_text(encoding="utf-8")).get("stateful_callbacks") or {})
+    if role == "stage2" and stage1:
+        raise ValueError(
+            f"resume_from_checkpoint: {folder} was written by stage 1 (CCSAMTrainer), which ClassifierTrainer cannot "
+            "go on with. To retrain the classifier of that model, load it by from_pretrained and leave "
+            "resume_from_checkpoint out; to go on with stage 2, give a checkpoint of stage 2."
+        )
+    if role == "stage1" and not stage1:
+        raise ValueError(
+            f"resume_from_checkpoint: {folder} was not written by stage 1 (CCSAMTrainer) but by stage 2 or another "
+            "Trainer. To start from its weights, load them by from_pretrained and leave resume_from_checkpoint out."
         )
 
 

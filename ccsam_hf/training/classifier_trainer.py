@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,10 +19,8 @@ from .arguments import ClassifierTrainingArguments
 from .base import LongTailedTrainer
 from .checks import check_trainer, readable_labels
 from .feature_cache import CachedFeatures, cache_features
+from .frozen import FrozenBackbone, batch_norms, keep_still, reinitialize
 from .rules import RULES, ClosedRule, Rule, RuleStep, build_rule
-from .sample_loss import without_labels
-
-BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 class ClassifierTrainer(LongTailedTrainer):
@@ -41,12 +38,13 @@ class ClassifierTrainer(LongTailedTrainer):
     checkpoint in the middle of ``rule="lws"`` or ``"mislas"`` has the factors apart, for `load_with_head`.
     """
 
+    role = "stage2"
     arguments_class = ClassifierTrainingArguments
     averages_backbone = False
 
     def __init__(self, *trainer_arguments: Any, **trainer_options: Any) -> None:
         super().__init__(*trainer_arguments, **trainer_options)
-        self._frozen: list[nn.Parameter] = []
+        self._frozen: FrozenBackbone | None = None
         self._cache: CachedFeatures | None = None
         self.rule: Rule
 
@@ -70,15 +68,16 @@ class ClassifierTrainer(LongTailedTrainer):
                 f"rule={self.args.rule!r} does not retrain a classifier of kind {self.head.kind!r}: turn it into a "
                 f"linear one by fold_classifier(model) first{_alternatives(self.head.kind)}."
             )
-        if self.args.shift_batch_norm and not any(isinstance(m, BATCH_NORM) for m in self.model.modules()):
+        if self.args.shift_batch_norm and not batch_norms(self.model):
             raise ValueError("shift_batch_norm has no effect: the model has no BatchNorm; leave it out.")
         self.rule.prepare(self.loss, self._known_counts())
         if self.args.reinitialize_classifier and not self._resuming:
-            self._reinitialize()
+            reinitialize(self.head.module, self.args.seed)
         if self.args.spectral_norm and self.head.kind != "linear":
             raise ValueError(f"spectral_norm: a {self.head.kind!r} classifier has a scale of its own; leave it out.")
         self.start_spectral_norm([self.head.module])
-        self._freeze()
+        self._frozen = self._frozen or FrozenBackbone()
+        self._frozen.add(self.model, self.rule.trained(self.head.module))
         self.start_averaging()
         self._cache = self._fill_cache(self.args.cached_views) if self.args.cache_features else None
 
@@ -108,25 +107,10 @@ class ClassifierTrainer(LongTailedTrainer):
         plain = self.args.loss == "cross_entropy" and self.loss.weighting is None
         return self.rule.prior(self.sampling) if plain else None
 
-    def _reinitialize(self) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.args.seed)
-            fresh = nn.Linear(self.head.module.in_features, self.head.module.out_features)
-        with torch.no_grad():
-            self.head.module.weight.copy_(fresh.weight)
-            if self.head.module.bias is not None:
-                self.head.module.bias.zero_()
-
-    def _freeze(self) -> None:
-        trained = {id(p) for p in self.rule.trained(self.head.module)}
-        self._frozen += [p for p in self.model.parameters() if id(p) not in trained and p.requires_grad]
-        for parameter in self._frozen:
-            parameter.requires_grad_(False)
-
     def _release(self) -> None:
-        for parameter in self._frozen:
-            parameter.requires_grad_(True)
-        self._frozen, self._cache = [], None
+        if self._frozen is not None:
+            self._frozen.release()
+        self._frozen, self._cache = None, None
         super()._release()
         found = installed_head(self.model)
         if found is not None and found[1].kind == "lws":
@@ -163,7 +147,8 @@ class ClassifierTrainer(LongTailedTrainer):
 
     def _get_collator_with_removed_columns(self, data_collator: Any, description: str | None = None) -> Any:
         if self._cache is not None and description == "Training":
-            # The user's collator may know images or tokens only, and no model names a column of features.
+            # The user's collator may know images or tokens only, and no model names a column of features. The labels
+            # were checked when the cache was filled.
             return default_data_collator
         return super()._get_collator_with_removed_columns(data_collator, description)
 
@@ -184,7 +169,7 @@ class ClassifierTrainer(LongTailedTrainer):
             augmented,
             progress_bar=not self.args.disable_tqdm,
             batch_size=self.args.per_device_eval_batch_size,
-            collate_fn=self._get_collator_with_removed_columns(self.data_collator),
+            collate_fn=self.checked_collator(self._get_collator_with_removed_columns(self.data_collator)),
             num_workers=self.args.dataloader_num_workers,
         )
 
@@ -211,17 +196,7 @@ class ClassifierTrainer(LongTailedTrainer):
 
     # ---- the step -------------------------------------------------------------------------------------------------
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Mapping[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        inputs, labels = without_labels(inputs)
-        if not model.training:
-            value, outputs = self.evaluation_loss(model, inputs, labels)
-            return (value, outputs) if return_outputs else value
+    def training_loss(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> Tensor:
         features, logits = self.classify(model, inputs)
         return self.rule.objective(
             RuleStep(
@@ -241,15 +216,8 @@ class ClassifierTrainer(LongTailedTrainer):
         """Features z [B, D] and logits [B, C], from the cache or from the model with everything frozen."""
         if self._cache is not None:
             return inputs["features"], self._head_logits(inputs["features"])
-        # Frozen also means evaluation mode: BatchNorm uses its stored statistics and dropout is off.
-        model.eval()
-        if self.args.spectral_norm:
-            # The power iteration goes on in training mode only.
-            self.head.module.train()
-        if self.args.shift_batch_norm:
-            for module in model.modules():
-                if isinstance(module, BATCH_NORM):
-                    module.train()
+        # The power iteration of a normalised spectrum goes on in training mode only.
+        keep_still(model, [self.head.module] if self.args.spectral_norm else [], self.args.shift_batch_norm)
         _, logits = self.forward(model, inputs)
         return self.features, logits
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +14,6 @@ from .checks import check_trainer
 from .meters import PerturbationMeter
 from .mixup import mixup
 from .running import RunningUnit
-from .sample_loss import without_labels
 from .spectral import normalizable
 from .steps import Engine, PerturbationPlan, build_engine, resolve_plan
 from .steps.context import StepContext
@@ -153,17 +151,7 @@ class CCSAMTrainer(LongTailedTrainer):
 
     # ---- the step -------------------------------------------------------------------------------------------------
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Mapping[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        inputs, labels = without_labels(inputs)
-        if not model.training:
-            value, outputs = self.evaluation_loss(model, inputs, labels)
-            return (value, outputs) if return_outputs else value
+    def training_loss(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> Tensor:
         inputs, target = self.mix(inputs, labels)
         engine = self._active_engine()
         if engine is None:

@@ -178,3 +178,14 @@ def test_other_architectures(toy, tmp_path) -> None:
     trainer.train()
     changed = {name for name, value in toy.weights(trainer).items() if not torch.equal(value, before[name])}
     assert changed == {"timm_model.head.weight", "timm_model.head.bias"}
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_trainer_s_own_card_names_its_stage(toy, tmp_path, stage) -> None:
+    trainer = toy.trainer(tmp_path, stage=stage, max_steps=1)
+    trainer.train()
+    trainer.save_model()
+    trainer.create_model_card()
+    card = (tmp_path / "README.md").read_text()
+    assert f"Weights after stage {stage}" in card
+    assert f"Weights after stage {3 - stage}" not in card

@@ -1,5 +1,7 @@
 """Bad input is refused before the first step, by a message that names the culprit and the remedy."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -152,3 +154,16 @@ def test_only_two_inherited_defaults_differ(tmp_path) -> None:
     for arguments in (CCSAMTrainingArguments, ClassifierTrainingArguments):
         ours = {f.name: f.default for f in fields(arguments) if f.name in stock}
         assert {name for name in stock if ours[name] != stock[name]} == {"remove_unused_columns", "hub_private_repo"}
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["by name", "the last one"])
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_checkpoint_of_the_other_stage(toy, tmp_path, stage, named) -> None:
+    toy.trainer(tmp_path, stage=3 - stage, max_steps=1, save_strategy="steps", save_steps=1).train()
+    folder = tmp_path / "checkpoint-1"
+    trainer = toy.trainer(tmp_path, stage=stage)
+    before = toy.weights(trainer)
+    writer = {1: "was not written by stage 1", 2: r"was written by stage 1 \(CCSAMTrainer\)"}[stage]
+    with pytest.raises(ValueError, match=f"resume_from_checkpoint: {re.escape(str(folder))} {writer}.*from_pretrained"):
+        trainer.train(resume_from_checkpoint=str(folder) if named else True)
+    assert all(torch.equal(value, before[name]) for name, value in toy.weights(trainer).items())

@@ -1,12 +1,16 @@
 """Data sets, collators and models as users bring them: trained, or refused with the reason and the remedy."""
 
+import pickle
+
 import datasets
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import Dataset
+from transformers import default_data_collator
 
 from ccsam_hf.data import labels_of
+from ccsam_hf.training.label_range import LabelRange
 
 TOKENS = ("input_ids", "attention_mask")
 
@@ -77,6 +81,54 @@ def test_labels_that_cannot_be_read(toy, tmp_path) -> None:
         trainer.train()
         weights.append(toy.weights(trainer)["timm_model.fc.weight"])
     assert torch.equal(*weights)
+
+
+def with_label(toy, label) -> list[dict]:
+    """The last item bears the label, so that no probe of the first items meets it."""
+    return [*toy.images()[:-1], {**toy.images()[-1], "label": label}]
+
+
+def stream(items: list[dict]):
+    return datasets.Dataset.from_list(items).with_format("torch").to_iterable_dataset()
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (Unreadable, {}),
+        (Unreadable, {"dataloader_num_workers": 1}),
+        (stream, {"max_steps": 4}),
+        (Unreadable, {"stage": 2, "cache_features": True}),
+    ],
+    ids=["unreadable", "workers", "stream", "cached"],
+)
+@pytest.mark.parametrize(("label", "found"), [(4, "4"), (-1, "-1")])
+def test_labels_that_nobody_could_check_before(toy, tmp_path, make, options, label, found) -> None:
+    trainer = toy.trainer(
+        tmp_path, train_dataset=make(with_label(toy, label)), class_counts=toy.counts, num_train_epochs=1, **options
+    )
+    message = (
+        rf"A batch holds label {found} in column 'label', but the classifier has 4 classes, 0\.\.3: correct or drop"
+    )
+    with pytest.raises(ValueError, match=message):
+        trainer.train()
+
+
+def test_evaluation_labels_that_nobody_could_check_before(toy, tmp_path) -> None:
+    trainer = toy.trainer(tmp_path, class_counts=toy.counts, eval_dataset=Unreadable(with_label(toy, 9)))
+    with pytest.raises(ValueError, match=r"A batch holds label 9"):
+        trainer.evaluate()
+    with pytest.raises(ValueError, match=r"A batch holds label 9"):
+        trainer.predict(trainer.eval_dataset)
+
+
+def test_labels_are_checked_where_batches_are_made() -> None:
+    """In a worker, hence picklable; never on a device, where reading a label would wait for it."""
+    collate = pickle.loads(pickle.dumps(LabelRange(default_data_collator, 3, "label")))
+    batch = collate([{"label": 2}, {"label": 0}])
+    assert batch["labels"].tolist() == [2, 0]
+    for passed_on in ({"labels": torch.full((2,), 7, device="meta")}, {"labels": torch.rand(2, 3)}, {"x": 1}, [1]):
+        assert LabelRange(lambda items, batch=passed_on: batch, 3, "label")([]) is passed_on
 
 
 @pytest.mark.parametrize("stage", [1, 2])
