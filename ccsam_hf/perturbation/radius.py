@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +67,9 @@ class RadiusRule:
                 "radius is the constant radius of SAM: gradient_exponent and count_exponent must be 0 with it; "
                 "use radius_scale or relative_radius for a radius that depends on the class."
             )
+        for name in ("gradient_exponent", "count_exponent"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be a finite number, got {getattr(self, name)}.")
         cap = self.max_perturbation_ratio
         if cap is not None and not cap > 0:
             raise ValueError(f"max_perturbation_ratio must be positive or None, got {cap}.")

@@ -252,6 +252,51 @@ def test_only_the_tail_is_repeated(scope: str, repeated: int) -> None:
     assert count.number == repeated
 
 
+class CountProducts(TorchDispatchMode):
+    """Multiplications in convolutions and matrix products (torch's own counter is wrong for grouped convolutions)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        aten = torch.ops.aten
+        if func is aten.convolution.default:
+            self.number += result.numel() * args[1][0].numel()
+        elif func is aten.convolution_backward.default:
+            self.number += args[0].numel() * args[2][0].numel() * sum(args[-1][:2])
+        elif func in (aten.mm.default, aten.bmm.default):
+            self.number += result.numel() * args[0].shape[-1]
+        elif func in (aten.addmm.default, aten.baddbmm.default):
+            self.number += result.numel() * args[1].shape[-1]
+        return result
+
+
+def products(step) -> int:
+    with CountProducts() as count:
+        step()
+    return count.number
+
+
+@pytest.mark.parametrize("net", ["resnet", "vit", "timm resnet"])
+def test_products_are_those_of_two_passes_for_any_number_of_classes(net: str) -> None:
+    model, x, y = case(net, 10)
+    parameters = dict(model.named_parameters())
+    plain = products(lambda: F.cross_entropy(model(x), y).backward())
+    for labels in ([0] * 10, [0, 1] * 5, [0, 1, 2, 3, 4] * 2, list(range(10))):
+        number = max(labels) + 1
+        groups = groups_of(torch.tensor(labels), number)
+        lengths = torch.full((number,), 0.1, dtype=x.dtype)
+        own = torch.tensor(labels) % CLASSES
+
+        def step(max_copies=None, own=own, groups=groups, lengths=lengths) -> None:
+            copies_step(model, parameters, x, own, groups, lengths, max_copies)
+
+        assert products(step) == 2 * plain
+        assert products(lambda step=step: step(2)) <= 3 * plain
+
+
 class WritesIntoItsInput(nn.Module):
     """A head whose result is overwritten after the first perturbed layer has run."""
 

@@ -77,6 +77,8 @@ def test_a_constant_radius_ignores_gradient_and_count() -> None:
         ({"relative_radius": float("inf")}, "relative_radius must be a finite number"),
         ({"radius": 0.1}, "gradient_exponent and count_exponent must be 0"),
         ({"radius_scale": 1.0, "max_perturbation_ratio": 0.0}, "max_perturbation_ratio must be positive"),
+        ({"radius_scale": 1.0, "gradient_exponent": float("nan")}, "gradient_exponent must be a finite number"),
+        ({"radius_scale": 1.0, "count_exponent": float("inf")}, "count_exponent must be a finite number"),
         ({"relative_radius": 0.2}, "above max_perturbation_ratio"),
     ],
 )

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from ccsam_hf.models import replace_classifier
+from ccsam_hf.models import create_model, replace_classifier
 
 ONE_STEP = {
     "max_steps": 1,
@@ -127,6 +127,13 @@ def test_radius_zero_is_plain_training_bit_for_bit(toy, tmp_path, plain, perturb
 
 
 @pytest.mark.parametrize("scope", SCOPES)
+def test_radius_zero_at_every_scope_is_plain_training_bit_for_bit(toy, tmp_path, plain, scope) -> None:
+    zero = trained(toy, tmp_path, perturbed_layers=scope, radius_scale=0.0, num_train_epochs=1)
+    for name, value in toy.weights(plain["cnn"]).items():
+        assert torch.equal(toy.weights(zero)[name], value), name
+
+
+@pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("kind", ["cnn", "vit"])
 def test_every_scope_trains_and_keeps_plain_training_s_statistics(toy, tmp_path, kind, scope) -> None:
     if kind == "vit" and scope == "last:1":
@@ -155,6 +162,25 @@ def test_joined_batch_norm_in_one_process_is_batch_norm_and_class_copies_refuse_
     trainer = toy.trainer(tmp_path, model=joined(), perturbed_layers="norm_affine")
     with pytest.raises(ValueError, match=r"'timm_model.bn1' is a SyncBatchNorm.*perturbed_statistics='batch'"):
         trainer.resolve()
+
+
+@pytest.mark.parametrize("statistics", ["clean", "batch"])
+def test_last_block_of_a_timm_vit(toy, tmp_path, statistics) -> None:
+    model = timm_vit(toy)
+    images = [{**x, "pixel_values": F.interpolate(x["pixel_values"][None], 32)[0]} for x in toy.images()]
+    options = {"perturbed_layers": "last:1", "perturbed_statistics": statistics, "relative_radius": 0.05, **ONE_STEP}
+    trainer = trained(toy, tmp_path, model=model, train_dataset=images, **options)
+    names = set(trainer._engine.directions.parameters)
+    assert {"timm_model.head.weight", "timm_model.norm.bias", "timm_model.blocks.11.attn.qkv.weight"} <= names
+    assert not any(name.startswith(("timm_model.patch_embed", "timm_model.blocks.0.")) for name in names)
+    plain = trained(toy, tmp_path, model=timm_vit(toy), train_dataset=images, perturbation="none", **ONE_STEP)
+    for name, value in toy.weights(plain).items():
+        assert not torch.equal(toy.weights(trainer)[name], value), f"{name} was trained without perturbation"
+
+
+def timm_vit(toy):
+    torch.manual_seed(1)
+    return create_model("vit_tiny_patch16_224", toy.classes, input_size=32)
 
 
 def test_last_block_leaves_the_others_unperturbed(toy, tmp_path) -> None:
@@ -198,8 +224,17 @@ def test_gradient_checkpointing_changes_nothing(toy, tmp_path, options) -> None:
     close(toy, trained(toy, tmp_path, **options), trained(toy, tmp_path, gradient_checkpointing=True, **options))
 
 
-def test_compiled_sam_equals_eager(toy, tmp_path) -> None:
-    options = {"model": "vit", "perturbation": "sam", "num_train_epochs": 1}
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model": "vit", "perturbation": "sam"},
+        {"model": "vit", "perturbed_layers": "all", "relative_radius": 0.02},
+        {"model": "cnn", "perturbed_layers": "norm_affine", "relative_radius": 0.02},
+    ],
+    ids=["sam", "copies", "copies of norms"],
+)
+def test_compiled_equals_eager(toy, tmp_path, options) -> None:
+    options = {"num_train_epochs": 1, **options}
     compiled = trained(toy, tmp_path, torch_compile=True, torch_compile_backend="aot_eager", **options)
     close(toy, trained(toy, tmp_path, **options), compiled)
 
@@ -255,6 +290,17 @@ REFUSED = [
         "^radius_ramp=0.0 with radius_schedule='linear': linear and step need epochs above 0",
     ),
     ({"perturbation": "focal_sam", "flat_weight": 0.5}, "flat_weight=0.5: no effect"),
+    ({"perturbation": "focal_sam", "focal_gamma": -1.0}, "focal_gamma must be a finite number of at least 0, got -1.0"),
+    ({"perturbation": "focal_sam", "sharpness_weight": -1.0}, "sharpness_weight must be a finite number of at least 0"),
+    ({"perturbed_layers": "all", "max_copies": 0}, "max_copies must be at least 1, got 0"),
+    ({"perturbation": "ccsam_count", "gradient_norm": "unbiased"}, "gradient_norm='unbiased': no effect on a radius"),
+    ({"perturbation": "imbsam", "partition_groups": 2}, "^partition_groups=2 with partition='head_tail'"),
+    ({"radius_schedule": "step", "radius_ramp": 1.0}, "^radius_ramp_steps=0 with radius_schedule='step'"),
+    ({"head_threshold": 5}, "^head_threshold=5 with partition='class'"),
+    ({"relative_radius": 0.01, "radius_scale": 0.1}, "exactly one of radius, radius_scale and relative_radius"),
+    ({"perturbed_layers": "sideways"}, "choose one of classifier, last:N, all, norm_affine, no_norm, names:PATTERN"),
+    ({"perturbation": "samson"}, "not known; choose one of none, ccsam, .*sam, imbsam, focal_sam"),
+    ({"classifier": "cosine", "perturbation_sync": True}, "perturbation_sync=True is not available for a cosine"),
     ({"radius": 0.1}, "gradient_exponent and count_exponent must be 0"),
 ]
 

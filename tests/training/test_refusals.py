@@ -167,3 +167,23 @@ def test_a_checkpoint_of_the_other_stage(toy, tmp_path, stage, named) -> None:
     with pytest.raises(ValueError, match=f"resume_from_checkpoint: {re.escape(str(folder))} {writer}.*from_pretrained"):
         trainer.train(resume_from_checkpoint=str(folder) if named else True)
     assert all(torch.equal(value, before[name]) for name, value in toy.weights(trainer).items())
+
+
+def several_gpus(trainer) -> None:
+    trainer.args._n_gpu = 2
+
+
+LAUNCHES = [
+    (several_gpus, r"2 GPUs with DataParallel.*`accelerate launch --num_processes 2`.*CUDA_VISIBLE_DEVICES=0"),
+    (lambda trainer: setattr(trainer, "is_fsdp_enabled", True), r"DeepSpeed and FSDP are not supported: use DDP"),
+    (lambda trainer: setattr(trainer, "is_deepspeed_enabled", True), r"use DDP \(`accelerate launch --multi_gpu`\)"),
+]
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize(("launch", "message"), LAUNCHES, ids=["DataParallel", "FSDP", "DeepSpeed"])
+def test_launches_that_are_not_right_for_it(toy, tmp_path, stage, launch, message) -> None:
+    trainer = toy.trainer(tmp_path, stage=stage)
+    launch(trainer)
+    with pytest.raises(ValueError, match=message):
+        trainer.train()

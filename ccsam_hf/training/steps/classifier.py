@@ -100,9 +100,18 @@ class CosineStep(ClassifierStep):
         assert isinstance(head.module, CosineClassifier)
         if head.module.learned_scale:
             raise ValueError("The closed form of a cosine classifier needs a fixed scale: set learned_scale=False.")
-        for name, idle in (("direction", "gradient"), ("gradient_norm", "batch"), ("sync", False)):
-            if getattr(plan, name) != idle:
-                raise ValueError(f"{name}={getattr(plan, name)!r} is not available for a cosine classifier.")
+        for name, value, idle in (
+            ("direction", plan.direction, "gradient"),
+            ("gradient_norm", plan.gradient_norm, "batch"),
+            ("perturbation_sync", plan.sync, False),
+        ):
+            if value != idle:
+                raise ValueError(
+                    f"{name}={value!r} is not available for a cosine classifier: leave it out, or perturb one group "
+                    f"after the other, with perturbed_layers='names:{head.name}.*' and perturbed_statistics='batch'."
+                    if name != "gradient_norm"
+                    else f"{name}={value!r} is not available for a cosine classifier: leave it out."
+                )
         self.scale = head.module.initial_scale
 
     def perturbed_logits(self, context: StepContext, loss: SampleLoss, logits: Tensor) -> Tensor:

@@ -86,6 +86,11 @@ class FocalChoice:
     gamma: float
     sharpness_weight: float
 
+    def __post_init__(self) -> None:
+        for option, value in (("focal_gamma", self.gamma), ("sharpness_weight", self.sharpness_weight)):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{option} must be a finite number of at least 0, got {value}.")
+
 
 @dataclass(frozen=True)
 class PerturbationPlan:
@@ -154,6 +159,8 @@ def _plan(chosen: Mapping[str, Any]) -> PerturbationPlan:
     for name, choices in CHOICES.items():
         if chosen[name] not in choices:
             raise ValueError(f"{name}={chosen[name]!r} is not known; choose {' or '.join(choices)}.")
+    if chosen["max_copies"] is not None and chosen["max_copies"] < 1:
+        raise ValueError(f"max_copies must be at least 1, got {chosen['max_copies']}; leave it out for no bound.")
     focal = None
     if chosen["focal_gamma"] is not None or chosen["sharpness_weight"] is not None:
         weight = chosen["sharpness_weight"]
@@ -203,6 +210,8 @@ def _refuse_idle(args: CCSAMTrainingArguments, plan: PerturbationPlan) -> None:
         refuse_without_effect(args, ["feature_gradient"], "unless perturbed_layers='classifier'")
         if plan.gradient_norm == "unbiased":
             raise ValueError("gradient_norm='unbiased' needs perturbed_layers='classifier', where it is exact.")
+    if plan.rule.gradient_exponent == 0:
+        refuse_without_effect(args, ["gradient_norm"], "on a radius with gradient_exponent=0")
     if plan.statistics == "batch":
         refuse_without_effect(args, ["max_copies"], "with perturbed_statistics='batch'")
     elif plan.sync and not plan.closed_form:
