@@ -106,12 +106,7 @@ class CosineStep(ClassifierStep):
             ("perturbation_sync", plan.sync, False),
         ):
             if value != idle:
-                raise ValueError(
-                    f"{name}={value!r} is not available for a cosine classifier: leave it out, or perturb one group "
-                    f"after the other, with perturbed_layers='names:{head.name}.*' and perturbed_statistics='batch'."
-                    if name != "gradient_norm"
-                    else f"{name}={value!r} is not available for a cosine classifier: leave it out."
-                )
+                raise ValueError(f"{name}={value!r} is not available for a cosine classifier: leave it out.")
         self.scale = head.module.initial_scale
 
     def perturbed_logits(self, context: StepContext, loss: SampleLoss, logits: Tensor) -> Tensor:
