@@ -7,10 +7,10 @@ from itertools import product
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ccsam_hf.analysis.objective import Objective, flatten, unflatten
 from ccsam_hf.analysis.pieces import Keep, compute_anew
+from ccsam_hf.analysis.side_by_side import losses_at
 
 
 def filter_normalised(direction: Tensor, objective: Objective) -> Tensor:
@@ -55,14 +55,12 @@ def landscape(
     All groups of a point come from one pass over the samples.
     """
 
-    def losses(a: float, b: float) -> list[float]:
-        return objective.group_losses(objective.start + a * first + b * second).tolist()
+    def theta(a: float, b: float) -> Tensor:
+        return objective.start + a * first + b * second
 
-    points = list(product(along_first.tolist(), along_second.tolist()))
-    found = []
-    for place, (a, b) in enumerate(tqdm(points, desc="landscape points", leave=False, disable=None)):
-        found.append(keep(f"point {place}", partial(losses, a, b)))
-    return torch.tensor(found, dtype=torch.float64).view(len(along_first), len(along_second), -1)
+    grid = product(along_first.tolist(), along_second.tolist())
+    points = [(f"point {place}", partial(theta, a, b)) for place, (a, b) in enumerate(grid)]
+    return losses_at(objective, points, keep, "landscape points").view(len(along_first), len(along_second), -1)
 
 
 def trajectory_plane(points: Tensor) -> tuple[Tensor, Tensor, float]:

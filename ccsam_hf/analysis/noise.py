@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
+from itertools import product
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from ccsam_hf.analysis.objective import Objective, weighted_sums
 from ccsam_hf.analysis.pieces import Keep, compute_anew
+from ccsam_hf.analysis.side_by_side import losses_at
 
 
 def noise_ratios(largest: float, number: int) -> Tensor:
@@ -30,13 +31,12 @@ def noise_losses(objective: Objective, ratios: Tensor, directions: Tensor, keep:
     """Group losses at θ + r‖θ‖u for each ratio r [R] and unit direction u [S, k]; [R, S, G] in float64."""
     norm = objective.weight_norm
 
-    def losses(ratio: float) -> list[list[float]]:
-        return [objective.group_losses(objective.start + ratio * norm * unit).tolist() for unit in directions]
+    def theta(ratio: float, unit: Tensor) -> Tensor:
+        return objective.start + ratio * norm * unit
 
-    rows = []
-    for level, ratio in enumerate(tqdm(ratios.tolist(), desc="noise levels", leave=False, disable=None)):
-        rows.append(keep(f"level {level}", partial(losses, ratio)))
-    return torch.tensor(rows, dtype=torch.float64)
+    pairs = product(ratios.tolist(), directions)
+    points = [(f"point {place}", partial(theta, ratio, unit)) for place, (ratio, unit) in enumerate(pairs)]
+    return losses_at(objective, points, keep, "noisy weights").view(len(ratios), len(directions), -1)
 
 
 def worst_directions(objective: Objective) -> Tensor:

@@ -21,15 +21,17 @@ class Objective:
     analysed θ. ``groups`` maps a name to sample weights [N] that sum to 1, so that a group's loss is Σ_i w_i l_i.
     ``recalibrated_at``, when given, replaces ``at`` wherever only values are needed: it re-estimates BatchNorm
     statistics at θ first (gradients and curvature hold the statistics of ``start`` fixed). ``shapes`` names the
-    parameters that were concatenated into θ, in their order.
+    parameters that were concatenated into θ, in their order. ``replicate()`` is an equal objective on a copy of the
+    network, for another thread; None where a point is too cheap for that.
     """
 
     at: Callable[[Tensor], SampleLosses]
     start: Tensor
     groups: Mapping[str, Tensor]
-    batch_size: int = 64
+    batch_size: int = 125
     recalibrated_at: Callable[[Tensor], SampleLosses] | None = None
     shapes: Mapping[str, torch.Size] = field(default_factory=dict)
+    replicate: Callable[[], Objective] | None = None
 
     @property
     def weight_norm(self) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 # keep(name, compute) is compute()'s value, or the one that an earlier, interrupted call has left under this name.
@@ -28,19 +29,22 @@ class PieceFile:
     """A `Keep` that adds each value to a file of JSON lines as soon as it is there.
 
     Values are made of lists, dicts with string keys, numbers and None; numbers come back bit for bit, infinities and
-    NaN too. A line that was cut off is computed again. ``taken`` counts the values that came from the file.
+    NaN too. A line that was cut off is computed again. ``taken`` counts the values that came from the file. Threads
+    may share it.
     """
 
     path: Path
     taken: int = field(default=0, init=False)
+    _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def __call__(self, name: str, compute: Callable[[], Any]) -> Any:
-        if name in self._known:
-            self.taken += 1
-            return self._known[name]
+        with self._lock:
+            if name in self._known:
+                self.taken += 1
+                return self._known[name]
         value = compute()
         # The line break comes first, so that a line cut off before it does not swallow this one.
-        with self.path.open("a", encoding="utf-8") as file:
+        with self._lock, self.path.open("a", encoding="utf-8") as file:
             file.write("\n" + json.dumps([name, value]))
         return value
 

@@ -44,7 +44,7 @@ class AnalysisSettings:
 
     ``groups`` names the shot groups to look at beside "all"; None takes those that have samples. ``radius_scope``
     holds the weights of the class gradients, radii and bounds, ``curvature_scope`` those of Hessian and sharpness.
-    ``batch_size`` images run together: large batches cost a CPU more time in allocation than they save.
+    ``batch_size`` images run together, in each thread: large batches cost a CPU more in allocation than they save.
     """
 
     parts: tuple[str, ...] = PARTS
@@ -61,7 +61,7 @@ class AnalysisSettings:
     recalibrate_bn: bool = False
     last_stage: str | None = None
     thresholds: ShotThresholds = field(default_factory=ShotThresholds)
-    batch_size: int = 64
+    batch_size: int = 125
     seed: int = 0
 
     def __post_init__(self) -> None:

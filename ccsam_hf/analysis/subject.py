@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ class Subject:
     images: Tensor
     labels: Tensor
     groups: Mapping[str, Tensor]
-    batch_size: int = 64
+    batch_size: int = 125
     recalibrate: bool = False
     last_stage: str | None = None
 
@@ -139,7 +140,12 @@ class Subject:
             batch_size=self.batch_size if scope != "classifier" else 10 * self.batch_size,
             recalibrated_at=recalibrated if self.recalibrate and scope != "classifier" else None,
             shapes=shapes,
+            replicate=None if scope == "classifier" else partial(self._replica, scope, loss),
         )
+
+    def _replica(self, scope: str, loss: Loss) -> Objective:
+        """The same objective on a copy of the network, as a thread of its own needs it: the call swaps parameters."""
+        return replace(self, model=copy.deepcopy(self.model)).objective(scope, loss)
 
 
 def as_inputs(images: Tensor, model: nn.Module) -> Tensor:

@@ -19,6 +19,15 @@ SIZES = Sizes(samples=12, few_samples=9, levels=3, seeds=2, grid=3, steps=3, pro
 SETTINGS = AnalysisSettings(thresholds=ShotThresholds(many=5, few=4), scopes=("all",))
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """With more threads, the points that run beside the killed one are finished and kept too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class Killed(BaseException):
     """What no part catches, like the signal of a scheduler."""
 
