@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -82,7 +83,7 @@ def test_re_estimated_statistics_stay_in_their_own_thread(net, images, threads):
                 torch.testing.assert_close(found[i, j], expected, rtol=1e-12, atol=1e-12)
 
 
-def test_all_threads_work_and_the_callers_number_of_threads_is_left(subject, threads):
+def test_all_threads_work_and_the_number_of_torchs_threads_is_left(subject, threads):
     objective = subject.objective("all")
     met, barrier = set(), threading.Barrier(threads)
 
@@ -95,6 +96,8 @@ def test_all_threads_work_and_the_callers_number_of_threads_is_left(subject, thr
     assert len({name for name, _ in met}) == threads
     assert {own for _, own in met} == {1}
     assert torch.get_num_threads() == threads
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == threads, "also for threads that come later"
 
 
 def test_an_error_ends_the_work_and_keeps_what_is_finished(subject, threads, tmp_path):
