@@ -21,8 +21,8 @@ class Objective:
     analysed θ. ``groups`` maps a name to sample weights [N] that sum to 1, so that a group's loss is Σ_i w_i l_i.
     ``recalibrated_at``, when given, replaces ``at`` wherever only values are needed: it re-estimates BatchNorm
     statistics at θ first (gradients and curvature hold the statistics of ``start`` fixed). ``shapes`` names the
-    parameters that were concatenated into θ, in their order. ``replicate()`` is an equal objective on a copy of the
-    network, for another thread; None where a point is too cheap for that.
+    parameters that were concatenated into θ, in their order. ``replicate()`` is the objective that was
+    made first, on a copy of the network, for another thread; None where a point is too cheap for that.
     """
 
     at: Callable[[Tensor], SampleLosses]

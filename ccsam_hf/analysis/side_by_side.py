@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from queue import SimpleQueue
 
 import torch
@@ -24,10 +25,10 @@ def losses_at(objective: Objective, points: Sequence[Point], keep: Keep = comput
     took 10 s for a point that one thread computes in 1.7 s. The values do not depend on the number of threads
     beyond the rounding of torch's own kernels.
     """
-    replicas: SimpleQueue[Objective] = SimpleQueue()
     workers = _workers(objective)
+    replicas: SimpleQueue[Objective] = SimpleQueue()
     for number in range(workers):
-        replicas.put(objective if number == 0 or objective.replicate is None else objective.replicate())
+        replicas.put(objective if number == 0 else _replica(objective))
 
     def losses(theta: Callable[[], Tensor]) -> list[float]:
         mine = replicas.get()
@@ -43,6 +44,12 @@ def losses_at(objective: Objective, points: Sequence[Point], keep: Keep = comput
     found = _in_order(kept, points, workers)
     rows = list(tqdm(found, title, len(points), leave=False, disable=None))
     return torch.tensor(rows, dtype=torch.float64)
+
+
+def _replica(objective: Objective) -> Objective:
+    """The objective, with its own groups, on a copy of the network."""
+    assert objective.replicate is not None
+    return replace(objective.replicate(), groups=objective.groups)
 
 
 def _workers(objective: Objective) -> int:

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from ccsam_hf.analysis import AnalysisSettings, Sizes
 from ccsam_hf.analysis.guard import untouched
 from ccsam_hf.analysis.landscape import landscape
 from ccsam_hf.analysis.noise import noise_losses
 from ccsam_hf.analysis.objective import unflatten, unit_directions
+from ccsam_hf.analysis.parts import noise_part
 from ccsam_hf.analysis.pieces import PieceFile
 from ccsam_hf.analysis.side_by_side import losses_at
 from ccsam_hf.analysis.subject import Subject
@@ -67,6 +69,16 @@ def test_noise_equals_one_overwritten_network_after_another(subject, threads):
         for s, unit in enumerate(directions):
             expected = overwritten(subject, objective, objective.start + ratio * objective.start.norm() * unit)
             torch.testing.assert_close(found[i, s], expected)
+
+
+@pytest.mark.parametrize("direction", ["random", "gradient"])
+def test_curves_of_all_groups_equal_those_of_one_thread(subject, threads, direction):
+    """The gradient direction looks at one group at a time, on its own samples."""
+    arguments = (subject, "all", direction, AnalysisSettings(), Sizes(levels=3, seeds=2))
+    found = noise_part(*arguments)["losses"]
+    torch.set_num_threads(1)
+    expected = noise_part(*arguments)["losses"]
+    torch.testing.assert_close(found, expected)
 
 
 def test_re_estimated_statistics_stay_in_their_own_thread(net, images, threads):
