@@ -44,7 +44,7 @@ class AnalysisSettings:
 
     ``groups`` names the shot groups to look at beside "all"; None takes those that have samples. ``radius_scope``
     holds the weights of the class gradients, radii and bounds, ``curvature_scope`` those of Hessian and sharpness.
-    ``batch_size`` images run together, in each thread: large batches cost a CPU more in allocation than they save.
+    ``batch_size`` images run together, in each thread.
     """
 
     parts: tuple[str, ...] = PARTS
