@@ -94,7 +94,9 @@ def draw_order(grid: Grid, rows: Rows, path: Path) -> None:
     panels: Any = drawn.subplots(2, len(grid.benchmarks), squeeze=False, sharex="col")
     for benchmark, name, method, curve in curves:
         axes = panels[list(ORDER).index(name)][grid.benchmarks.index(benchmark)]
-        axes.plot(*zip(*curve, strict=True), lw=1.2, label=method.title or method.name)
+        colour = f"C{grid.methods.index(method) % 10}"
+        style = ("-", "--", ":")[grid.methods.index(method) // 10 % 3]
+        axes.plot(*zip(*curve, strict=True), style, color=colour, lw=1.2, label=method.title or method.name)
     for column, benchmark in enumerate(grid.benchmarks):
         upper, lower = panels[0][column], panels[1][column]
         upper.axhline(0, color="0.6", lw=0.8)
@@ -102,6 +104,6 @@ def draw_order(grid: Grid, rows: Rows, path: Path) -> None:
         lower.set_yscale("log")
         upper.set(title=benchmark.name, ylabel=ORDER["radius_rank_correlation"])
         lower.set(xlabel="epoch", ylabel=ORDER["radius_few_over_many"])
-    if panels[0][0].get_legend_handles_labels()[0]:
-        panels[0][0].legend(fontsize=6)
+    if panels[1][0].get_legend_handles_labels()[0]:
+        panels[1][0].legend(fontsize=6)
     drawn.savefig(path, dpi=150)

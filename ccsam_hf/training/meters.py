@@ -9,6 +9,9 @@ from torch import Tensor
 
 from ..shots import ShotThresholds
 
+# Radii whose spread is below this share of the largest count as one.
+EQUAL = 1e-4
+
 
 class ScalarMeter:
     """Means of named scalars since the last report."""
@@ -64,7 +67,10 @@ class PerturbationMeter:
         }
         if logs.get("radius_many") and "radius_few" in logs:
             logs["radius_few_over_many"] = logs["radius_few"] / logs["radius_many"]
-        correlation = rank_correlation(mean[known], self._counts[known].to(mean.dtype))
+        # Equal radii differ by rounding, whose order says nothing.
+        radii = mean[known]
+        unequal = radii.max() - radii.min() > EQUAL * radii.max()
+        correlation = rank_correlation(radii, self._counts[known].to(mean.dtype)) if unequal else None
         if correlation is not None:
             logs["radius_rank_correlation"] = correlation
         logs["radius_capped"] = (capped.sum() / seen.sum()).item()

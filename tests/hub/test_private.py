@@ -38,10 +38,10 @@ def test_allow_list(folder):
     [
         '"data_dir": "/home/ada/data"',
         "--data_dir=/mnt/disk1/x",
-        "PATH:/root/venv/bin",
+        "PATH:/opt/env/bin",
         "file:///data/x",
         r'"C:\\Users\\ada"',
-        "see /work/runs",
+        "see /srv/runs",
         "/tmp/abc",
     ],
 )
