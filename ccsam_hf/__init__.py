@@ -38,7 +38,7 @@ from .models import (
     load_with_head,
     replace_classifier,
 )
-from .perturbation import RadiusRule, characteristic_radius
+from .sam import RadiusRule, characteristic_radius
 from .shots import ShotThresholds
 from .training import (
     CCSAMTrainer,

@@ -18,7 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "methods": ("ccsam_hf.methods:main", "the methods of the paper's tables, for --method NAME"),
     "benchmark": ("ccsam_hf.study.benchmark:main", "methods x benchmarks x seeds from a YAML grid, as one table"),
     "evaluate": ("ccsam_hf.evaluation.cli:main", "every figure of a checkpoint on a benchmark"),
-    "sharpness": ("ccsam_hf.analysis.cli:main", "how flat checkpoints are"),
+    "sharpness": ("ccsam_hf.sharpness.cli:main", "how flat checkpoints are"),
     "push": ("ccsam_hf.hub.cli:push_command", "publish a model folder to the Hub"),
     "cards": ("ccsam_hf.hub.cli:cards_command", "render stored model cards again"),
 }

@@ -15,7 +15,7 @@ LEVEL = {
     "models": 1,
     "metrics": 1,
     "losses": 1,
-    "perturbation": 1,
+    "sam": 1,
     "inference": 2,
     "hub": 3,
     "evaluation": 3,
@@ -23,14 +23,14 @@ LEVEL = {
     "methods": 5,
     "experiment": 6,
     "study": 7,
-    "analysis": 7,
+    "sharpness": 7,
     "__main__": 8,
     "recipes": 8,
     "__init__": 9,
 }
-WITHOUT_TRANSFORMERS = {"data", "losses", "perturbation", "shots", "metrics"}
+WITHOUT_TRANSFORMERS = {"data", "losses", "sam", "shots", "metrics"}
 ADAPTER = PACKAGE / "metrics" / "adapter.py"
-PURE_TORCH = {"losses", "perturbation"}
+PURE_TORCH = {"losses", "sam"}
 STANDARD_AND_TORCH = {"torch", "numpy", "ccsam_hf"}
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..losses import CrossEntropy, Target, logit_gradient
-from ..perturbation import RadiusRule, class_groups, linear_weight_norm, shifted_logits, unit_logit_shift
+from ..sam import RadiusRule, class_groups, linear_weight_norm, shifted_logits, unit_logit_shift
 from .cost_setting import LOOP, Setting
 
 

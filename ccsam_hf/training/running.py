@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
 
-from ..perturbation import NormState
+from ..sam import NormState
 
 
 class RunningUnit(TrainerCallback, ExportableState):

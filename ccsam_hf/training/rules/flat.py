@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...losses import LongTailedLoss
-from ...perturbation import Groups, gaussian_logit_shift, shifted_logits, unit_logit_shift
+from ...sam import Groups, gaussian_logit_shift, shifted_logits, unit_logit_shift
 from .base import Rule, RuleStep, checked_scale
 
 DIRECTIONS = ("gradient", "random")

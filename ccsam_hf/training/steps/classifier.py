@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ...models import ClassifierHead
 from ...models.heads import CosineClassifier
-from ...perturbation import (
+from ...sam import (
     Groups,
     JoinedBatch,
     gaussian_logit_shift,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...losses import Target, batch_class_counts, class_coefficients
-from ...perturbation import Groups, Partition
+from ...sam import Groups, Partition
 from ..sample_loss import SampleLoss
 
 

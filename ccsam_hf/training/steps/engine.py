@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...models import ClassifierHead
 from ...models.blocks import parameter_blocks
-from ...perturbation import refuse_joined_statistics
+from ...sam import refuse_joined_statistics
 from .classifier import classifier_step, in_full_precision
 from .context import StepContext
 from .lengths import GroupLengths

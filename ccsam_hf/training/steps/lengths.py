@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ...perturbation import Groups, mean_lengths, unbiased_norms, unit_lengths
+from ...sam import Groups, mean_lengths, unbiased_norms, unit_lengths
 from ..meters import PerturbationMeter
 from ..running import RunningUnit
 from .plan import PerturbationPlan

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from ...perturbation import Partition, RadiusRule, RadiusSchedule, Scope
+from ...sam import Partition, RadiusRule, RadiusSchedule, Scope
 from ..arguments import CCSAMTrainingArguments, refuse_without_effect
 
 SCALES = ("radius", "radius_scale", "relative_radius")

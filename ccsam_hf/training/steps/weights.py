@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...losses import Target
-from ...perturbation import (
+from ...sam import (
     ClassCopies,
     GroupGradients,
     GroupLayout,
