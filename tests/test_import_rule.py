@@ -44,7 +44,7 @@ def imported_modules(path: Path) -> list[str]:
     """Absolute names of everything a file imports, inside functions too."""
     package = list(path.relative_to(ROOT).with_suffix("").parts[:-1])
     names = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -255,18 +255,20 @@ def test_folders_that_cannot_be_loaded(tmp_path, folder):
         load_classifier(tmp_path / "nothing")
     with pytest.raises(ValueError, match=r"has no config.json: name the folder that save_pretrained wrote"):
         load_classifier(tmp_path)
-    config = json.loads((folder / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ValueError, match="No model could be loaded from"):
         load_classifier(tmp_path)
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "class_counts": [1, 2]}))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "class_counts": [1, 2]}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"config.json has 2 class_counts for 5 classes"):
         load_classifier(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({**config, "problem_type": "multi_label_classification"}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({**config, "problem_type": "multi_label_classification"}), encoding="utf-8"
+    )
     with pytest.raises(ValueError, match="gives several labels to an image"):
         load_classifier(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({**config, "architecture": "nobodys_net"}))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architecture": "nobodys_net"}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"an architecture that timm does not know. Import the package"):
         load_classifier(tmp_path)
 

@@ -1,17 +1,13 @@
-"""Long-tailed splits, benchmarks, samplers and transforms."""
+"""Long-tailed splits, benchmarks, samplers, augmentations and model inputs."""
 
-from ccsam_hf.data.benchmarks import Benchmark, load_benchmark
-from ccsam_hf.data.counts import class_counts, counts_from_labels, labels_of
-from ccsam_hf.data.draws import Draw, draw_keys, integers, random_bits, seeded, uniform
-from ccsam_hf.data.image_folder import load_images
-from ccsam_hf.data.images import TensorImages
-from ccsam_hf.data.labelled import LabelledDataset
-from ccsam_hf.data.records import BENCHMARKS, BenchmarkRecord, benchmark_record
-from ccsam_hf.data.report import class_report
-from ccsam_hf.data.samplers import SAMPLING_SCHEMES, ClassSampler
-from ccsam_hf.data.splits import make_long_tailed, stratified_holdout
-from ccsam_hf.data.transforms import ImageConfig, TransformedImages
-from ccsam_hf.data.views import ImageViews, image_views
+from .benchmarks import load_benchmark
+from .counts import LabelledDataset, class_counts, counts_from_labels, labels_of
+from .draws import Draw, draw_keys, integers, random_bits, seeded, uniform
+from .folder import load_images
+from .long_tail import make_long_tailed, stratified_holdout
+from .records import BENCHMARKS, Benchmark, BenchmarkRecord, benchmark_record, class_report
+from .samplers import SAMPLING_SCHEMES, ClassSampler
+from .views import ImageConfig, ImageViews, TensorImages, TransformedImages, image_views
 
 __all__ = [
     "BENCHMARKS",

@@ -2,52 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import datasets
-import torch
+import numpy as np
 
-from ccsam_hf.data.checks import check_draw, check_pool, check_record, check_test_classes
-from ccsam_hf.data.cifar import cifar_from_folder
-from ccsam_hf.data.counts import counts_from_labels, labels_of
-from ccsam_hf.data.digits import DIGIT_NAMES, load_digits
-from ccsam_hf.data.hub import hub_splits
-from ccsam_hf.data.listed import read_lists, splits_from_files, splits_from_hub
-from ccsam_hf.data.records import BenchmarkRecord, benchmark_record
-from ccsam_hf.data.sources import Splits
-from ccsam_hf.data.splits import long_tailed_positions, long_tailed_sizes, positions_outside, stratified_holdout
+from .counts import counts_from_labels, labels_of
+from .hub import hub_splits
+from .long_tail import long_tailed_positions, long_tailed_sizes, positions_outside, stratified_holdout
+from .records import Benchmark, BenchmarkRecord, Splits, benchmark_record
+from .sources import DIGIT_NAMES, cifar_from_folder, load_digits, read_lists, splits_from_files, splits_from_hub
 
 HOLDOUT_FRACTION = 0.1
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A loaded data set: columns `image` and `label` everywhere, `class_counts` int64 [C] of the training part.
-
-    `settings` says how it was made (origin, imbalance ratio, split seed, hold-out), for records and cards.
-    """
-
-    record: BenchmarkRecord
-    train: datasets.Dataset
-    test: datasets.Dataset
-    validation: datasets.Dataset | None
-    class_counts: torch.Tensor
-    label_names: tuple[str, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    image_column: str = "image"
-    label_column: str = "label"
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_counts)
-
-    @property
-    def imbalance_ratio(self) -> float:
-        """Largest over smallest class, as loaded."""
-        return float(self.class_counts.max()) / float(self.class_counts.min())
 
 
 @dataclass(frozen=True)
@@ -220,3 +188,69 @@ def _refuse_idle_options(request: Request) -> None:
             raise ValueError(f"`{option}` has no effect on {record.name}{beside}: leave it out")
     if listed and request.holdout and request.split_seed is None:
         raise ValueError(f"The hold-out of {record.name} is drawn by `split_seed`: give a number")
+
+
+def check_record(
+    record: BenchmarkRecord, train_labels: np.ndarray, validation_size: int | None, test_size: int
+) -> None:
+    """ValueError that lists every number of a natural long tail that differs from the record."""
+    counts = np.bincount(train_labels)
+    found = {
+        "training images": (record.train_size, len(train_labels)),
+        "classes": (record.num_classes, len(counts)),
+        "images in the largest class": (record.largest_class, int(counts.max())),
+        "images in the smallest class": (record.smallest_class, int(counts.min())),
+        "test images": (record.test_size, test_size),
+    }
+    if validation_size is not None and record.validation_size is not None:
+        found["validation images"] = (record.validation_size, validation_size)
+    differ = [f"{got:,} {what} instead of {want:,}" for what, (want, got) in found.items() if want not in (None, got)]
+    if differ:
+        raise ValueError(f"This is not {record.title}: {'; '.join(differ)}. {_SUBSET}")
+
+
+def check_pool(record: BenchmarkRecord, counts: np.ndarray, test_size: int, split_seed: int | None) -> None:
+    """ValueError unless the classes hold `class_size` images each, or are a long-tailed draw of that (and no seed)."""
+    assert record.class_size is not None
+    assert record.num_classes is not None
+    full = record.class_size
+    drawn_at = full / counts[-1]
+    draw = [int(full * drawn_at ** (-c / (record.num_classes - 1))) for c in range(record.num_classes)]
+    predrawn = len(counts) == record.num_classes and counts.tolist() == draw and drawn_at > 1
+    balanced = counts.tolist() == [full] * record.num_classes
+    if test_size != record.test_size or not (balanced or predrawn):
+        raise ValueError(
+            f"This is not {record.title}: {len(counts)} classes with {counts.min():,} to {counts.max():,} training "
+            f"images ({counts.sum():,} in all) and {test_size:,} test images, instead of {record.num_classes} with "
+            f"{full:,} each and {record.test_size:,}. {_SUBSET}"
+        )
+    if predrawn and split_seed is not None:
+        raise ValueError(
+            f"The {counts.sum():,} training images are already a draw of {record.title} at imbalance ratio "
+            f"{drawn_at:g}, in draw order: pass split_seed=None (--split_seed none), which takes the first n of each "
+            f"class, or give the whole {full * record.num_classes:,} images"
+        )
+
+
+def check_draw(record: BenchmarkRecord, counts: np.ndarray, sizes: np.ndarray, imbalance_ratio: float) -> None:
+    """ValueError when a pool is too small for the full benchmark at this ratio (a pre-drawn one at a lower ratio)."""
+    if sizes.max() != record.class_size:
+        raise ValueError(
+            f"The training images at hand ({counts.min():,} to {counts.max():,} a class) are too few for "
+            f"{record.title} at imbalance ratio {imbalance_ratio:g}: use a ratio of at least "
+            f"{counts.max() / counts.min():g}, or give the whole training set"
+        )
+
+
+def check_test_classes(train_counts: np.ndarray, test_labels: np.ndarray, names: Sequence[str]) -> None:
+    """ValueError when the test set has a class without a training image."""
+    for label in np.unique(test_labels):
+        if label >= len(train_counts) or train_counts[label] == 0:
+            name = f" ({names[label]!r})" if label < len(names) else ""
+            raise ValueError(
+                f"The test set has {int((test_labels == label).sum())} images of class {label}{name}, of which "
+                "training has none: add training images of it, or leave it out of the test set"
+            )
+
+
+_SUBSET = "If a part of it is meant, pass subset=True (--subset)"

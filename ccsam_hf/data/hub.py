@@ -8,9 +8,9 @@ import datasets
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
-from ccsam_hf.data.counts import labels_of
-from ccsam_hf.data.sources import Splits, standard_columns
-from ccsam_hf.data.splits import stratified_holdout
+from .counts import labels_of
+from .long_tail import stratified_holdout
+from .records import Splits, standard_columns
 
 TEST_SPLITS = ("test", "validation", "val", "valid")
 

@@ -1,12 +1,16 @@
-"""The benchmarks as frozen records: what each is, where it comes from and what a correct copy contains."""
+"""What a benchmark is: its record, the splits that a source gives, and the loaded data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
-from ccsam_hf.shots import ShotThresholds
+import datasets
+import torch
+
+from ..shots import ShotThresholds
 
 Family = Literal["cifar", "lists", "inaturalist", "digits", "images"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -49,6 +53,48 @@ class BenchmarkRecord:
     def drawn_on_loading(self) -> bool:
         """Whether loading makes the set long-tailed (imbalance ratio and split seed then have an effect)."""
         return self.imbalance_ratio is not None
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Data as a source holds them, before any long-tailed draw or hold-out.
+
+    `origin` says where they came from; `dropped` counts broken images left out.
+    """
+
+    train: datasets.Dataset
+    validation: datasets.Dataset | None
+    test: datasets.Dataset
+    label_names: tuple[str, ...]
+    origin: str
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A loaded data set: columns `image` and `label` everywhere, `class_counts` int64 [C] of the training part.
+
+    `settings` says how it was made (origin, imbalance ratio, split seed, hold-out), for records and cards.
+    """
+
+    record: BenchmarkRecord
+    train: datasets.Dataset
+    test: datasets.Dataset
+    validation: datasets.Dataset | None
+    class_counts: torch.Tensor
+    label_names: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    image_column: str = "image"
+    label_column: str = "label"
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_counts)
+
+    @property
+    def imbalance_ratio(self) -> float:
+        """Largest over smallest class, as loaded."""
+        return float(self.class_counts.max()) / float(self.class_counts.min())
 
 
 _CIFAR_CITATION = "Krizhevsky, A. (2009). Learning Multiple Layers of Features from Tiny Images. University of Toronto."
@@ -170,3 +216,46 @@ def benchmark_record(name: str) -> BenchmarkRecord:
     if name not in BENCHMARKS:
         raise ValueError(f"Unknown benchmark {name!r}: choose one of {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]
+
+
+def distinct_names(names: Sequence[str], keys: Sequence[str]) -> tuple[str, ...]:
+    """Label names without doubles: a name that occurs twice gets its key in brackets (ImageNet has two cranes)."""
+    counts = Counter(names)
+    return tuple(name if counts[name] == 1 else f"{name} ({key})" for name, key in zip(names, keys, strict=True))
+
+
+def standard_columns(dataset: datasets.Dataset, image_column: str, label_column: str, source: str) -> datasets.Dataset:
+    """Only `image` and `label`, renamed from the source's columns; ValueError lists the columns when one lacks."""
+    for column in (image_column, label_column):
+        if column not in dataset.column_names:
+            raise ValueError(f"{source} has no column {column!r}; its columns are {', '.join(dataset.column_names)}")
+    dataset = dataset.select_columns([image_column, label_column])
+    renamed = {image_column: "image", label_column: "label"}
+    return dataset.rename_columns({old: new for old, new in renamed.items() if old != new})
+
+
+def class_report(data: Benchmark, rows: int = 40, thresholds: ShotThresholds | None = None) -> str:
+    """Sizes, imbalance ratio, many/medium/few classes, counts from the largest class down, and the few-shot names.
+
+    At most `rows` classes are listed: the largest and the smallest ones. thresholds: the benchmark's by default.
+    """
+    counts, names = data.class_counts, data.label_names
+    thresholds = thresholds or data.record.thresholds
+    groups = thresholds.masks(counts)
+    validation = "no" if data.validation is None else f"{len(data.validation):,}"
+    sizes = f"{len(data.train):,} training, {validation} validation, {len(data.test):,} test images"
+    lines = [
+        f"{data.record.title}: {sizes}, {data.num_classes:,} classes, imbalance ratio {data.imbalance_ratio:g}",
+        f"Shots (many {thresholds.many}, few {thresholds.few}, {thresholds.boundaries}): "
+        + ", ".join(f"{int(mask.sum())} {group}" for group, mask in groups.items()),
+    ]
+    order = counts.argsort(descending=True, stable=True).tolist()
+    shown = order if len(order) <= rows else [*order[: rows // 2], *order[-(rows // 2) :]]
+    group_of = {c: group for group, mask in groups.items() for c in mask.nonzero().flatten().tolist()}
+    width = max(len(names[c]) for c in shown)
+    lines += [f"  {names[c]:<{width}}  {int(counts[c]):>7,}  {group_of[c]}" for c in shown]
+    if len(shown) < len(order):
+        lines.insert(2 + rows // 2, f"  ... {len(order) - len(shown):,} classes between")
+    few = [names[c] for c in order if groups["few"][c]]
+    lines.append("Few-shot classes: " + (", ".join(few[:rows]) + (", ..." if len(few) > rows else "") or "none"))
+    return "\n".join(lines)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from ccsam_hf.data.draws import Draw
+from .draws import Draw
 
 
 def power_probabilities(class_counts: np.ndarray, exponent: float) -> np.ndarray:

@@ -8,8 +8,7 @@ import numpy as np
 from datasets.exceptions import DatasetsError
 
 from ccsam_hf.data import BENCHMARKS, load_benchmark
-from ccsam_hf.data.image_files import require_files
-from ccsam_hf.data.listing import as_dataset, read_list
+from ccsam_hf.data.image_lists import as_dataset, read_list, require_files
 
 
 def load_open_images(source: str, data_dir: str | Path | None = None, split: str | None = None) -> datasets.Dataset:

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from tqdm.auto import tqdm
 
+from ..data.counts import LabelledDataset
 from ..data.draws import Draw, integers
-from ..data.labelled import LabelledDataset
 
 VIEW_STREAM = 0xCAC4E
 

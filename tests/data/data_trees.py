@@ -16,7 +16,7 @@ def save_image(path: Path, seed: int = 0, size: int = 12) -> None:
 
 
 def write_list(path: Path, entries: list[tuple[str, int]]) -> None:
-    path.write_text("".join(f"{name} {label}\n" for name, label in entries))
+    path.write_text("".join(f"{name} {label}\n" for name, label in entries), encoding="utf-8")
 
 
 def write_places(root: Path, counts: list[int], validation: bool = True, tests: int = 2) -> None:
@@ -53,4 +53,4 @@ def write_inaturalist(root: Path, counts: list[int], tests: int = 1) -> None:
         annotations.reverse()
         categories = [{"id": label, "name": name, "supercategory": "Aves"} for label, name in enumerate(names)]
         content = {"info": {"year": 2018, "version": "1"}, "images": images, "annotations": annotations}
-        (root / f"{part}.json").write_text(json.dumps(content | {"categories": categories}))
+        (root / f"{part}.json").write_text(json.dumps(content | {"categories": categories}), encoding="utf-8")

@@ -7,10 +7,9 @@ from data_trees import SHARED
 from datasets.exceptions import DatasetNotFoundError
 
 from ccsam_hf.data.benchmarks import load_benchmark
-from ccsam_hf.data.digits import digit_arrays, digit_test_positions
-from ccsam_hf.data.records import BENCHMARKS
-from ccsam_hf.data.report import class_report
-from ccsam_hf.data.splits import long_tailed_sizes
+from ccsam_hf.data.long_tail import long_tailed_sizes
+from ccsam_hf.data.records import BENCHMARKS, class_report
+from ccsam_hf.data.sources import digit_arrays, digit_test_positions
 
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the benchmark data lie in ../shared/data")
 PIXEL = {"bytes": b"not decoded in these tests", "path": None}

@@ -4,9 +4,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy, RandAugment
 
-from ccsam_hf.data.draws import DrawKeys
-from ccsam_hf.data.pixel_ops import FILL, PIXEL_OPS, affine
-from ccsam_hf.data.policies import (
+from ccsam_hf.data.augment import (
     CIFAR_POLICY,
     RANDOM_OPS,
     apply_operations,
@@ -14,6 +12,8 @@ from ccsam_hf.data.policies import (
     randaugment_operations,
     strength,
 )
+from ccsam_hf.data.draws import DrawKeys
+from ccsam_hf.data.pixel_ops import FILL, PIXEL_OPS, affine
 
 
 def smooth_images(count: int, size: int = 32) -> torch.Tensor:

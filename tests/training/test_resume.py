@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from ccsam_hf.data.counts import LabelledDataset
 from ccsam_hf.data.draws import Draw, uniform
-from ccsam_hf.data.labelled import LabelledDataset
 
 
 class Killed(Exception):

@@ -1,9 +1,13 @@
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 
-from ccsam_hf.data.inaturalist import read_inaturalist
-from ccsam_hf.data.speed import long_tail, main, write_annotations
+from ccsam_hf.data.image_lists import read_inaturalist
+
+PROGRAM = runpy.run_path(str(Path(__file__).parents[2] / "recipes" / "data_speed.py"))
+long_tail, main, write_annotations = PROGRAM["long_tail"], PROGRAM["main"], PROGRAM["write_annotations"]
 
 
 def test_the_generated_tail_has_the_benchmarks_size_and_ends():
@@ -15,7 +19,12 @@ def test_the_generated_tail_has_the_benchmarks_size_and_ends():
 def test_the_generated_annotations_are_of_the_official_layout(tmp_path):
     labels = np.array([0, 0, 1, 2])
     write_annotations(tmp_path / "train.json", labels)
-    assert set(json.loads((tmp_path / "train.json").read_text())) == {"info", "images", "annotations", "categories"}
+    assert set(json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))) == {
+        "info",
+        "images",
+        "annotations",
+        "categories",
+    }
     listed, names = read_inaturalist(tmp_path / "train.json", tmp_path)
     assert listed.labels.tolist() == labels.tolist()
     assert listed.paths[3].startswith("train_val2018/Plantae/2/")

@@ -11,14 +11,11 @@ import pytest
 from data_trees import SHARED, save_image, write_inaturalist, write_list, write_places
 from PIL import Image
 
-from ccsam_hf.data.benchmarks import load_benchmark
-from ccsam_hf.data.checks import check_record
-from ccsam_hf.data.image_files import missing_files
-from ccsam_hf.data.inaturalist import read_inaturalist
-from ccsam_hf.data.listed import read_lists
-from ccsam_hf.data.listing import ImageList, as_dataset, check_list, read_list
+from ccsam_hf.data.benchmarks import check_record, load_benchmark
+from ccsam_hf.data.image_lists import ImageList, as_dataset, check_list, missing_files, read_inaturalist, read_list
 from ccsam_hf.data.records import BENCHMARKS
-from ccsam_hf.data.transforms import TransformedImages
+from ccsam_hf.data.sources import read_lists
+from ccsam_hf.data.views import TransformedImages
 
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the field's lists lie in ../shared/data")
 
@@ -64,7 +61,7 @@ def test_the_real_lists_agree_with_the_records(tmp_path):
     assert lists.label_names[15] == "arena-hockey"
     for name, file in {"imagenet-lt": "ImageNet_LT", "inat2018": "iNaturalist18"}.items():
         record = BENCHMARKS[name]
-        counts = json.loads((SHARED / f"splits/{file}_train_class_counts.json").read_text())
+        counts = json.loads((SHARED / f"splits/{file}_train_class_counts.json").read_text(encoding="utf-8"))
         evaluation = read_list(SHARED / f"splits/{file}_{'test' if name == 'imagenet-lt' else 'val'}.txt", tmp_path)
         check_list(evaluation, record.num_classes)
         check_record(record, np.repeat(np.arange(len(counts)), counts), None, len(evaluation))
@@ -124,24 +121,24 @@ def test_inaturalist_reads_the_official_layout(tmp_path):
 )
 def test_spoilt_annotations_are_refused(tmp_path, spoil, message):
     write_inaturalist(tmp_path, [3, 2])
-    content = json.loads((tmp_path / "train2018.json").read_text())
+    content = json.loads((tmp_path / "train2018.json").read_text(encoding="utf-8"))
     spoil(content)
-    (tmp_path / "train2018.json").write_text(json.dumps(content))
+    (tmp_path / "train2018.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         load_benchmark("inat2018", data_dir=tmp_path, subset=True)
 
 
 def test_cut_off_annotations_are_refused(tmp_path):
     write_inaturalist(tmp_path, [3, 2])
-    text = (tmp_path / "train2018.json").read_text()
-    (tmp_path / "train2018.json").write_text(text[: len(text) // 2])
+    text = (tmp_path / "train2018.json").read_text(encoding="utf-8")
+    (tmp_path / "train2018.json").write_text(text[: len(text) // 2], encoding="utf-8")
     with pytest.raises(ValueError, match="or was cut off"):
         read_inaturalist(tmp_path / "train2018.json", tmp_path)
 
 
 def test_other_sizes_stop_with_what_differs(tmp_path):
     write_places(tmp_path, [5, 3, 1])
-    (tmp_path / "Places_LT_test.txt").write_text("")
+    (tmp_path / "Places_LT_test.txt").write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match=r"Image list .*Places_LT_test.txt is empty"):
         load_benchmark("places-lt", data_dir=tmp_path)
     write_places(tmp_path, [5, 3, 1] + [1] * 362)
@@ -156,7 +153,7 @@ def test_other_sizes_stop_with_what_differs(tmp_path):
 
 def edit(root, part, old, new):
     file = root / f"Places_LT_{part}.txt"
-    file.write_text(file.read_text().replace(old, new, 1))
+    file.write_text(file.read_text(encoding="utf-8").replace(old, new, 1))
 
 
 @pytest.mark.parametrize(
@@ -231,7 +228,7 @@ def test_no_permission_is_said(tmp_path, monkeypatch):
         patch.setattr("pathlib.Path.read_text", forbidden)
         with pytest.raises(ValueError, match=r"No permission to read Image list .*Places_LT_train.txt"):
             places(tmp_path)
-    monkeypatch.setattr("ccsam_hf.data.image_files.os.listdir", forbidden)
+    monkeypatch.setattr("ccsam_hf.data.image_lists.os.listdir", forbidden)
     with pytest.raises(ValueError, match="No permission to list the image folder"):
         places(tmp_path)
 
@@ -241,7 +238,7 @@ def test_broken_images_are_dropped_counted_and_reported(tmp_path):
     cut = tmp_path / "train/place-0/00000002.jpg"
     cut.write_bytes(cut.read_bytes()[:200])
     (tmp_path / "train/place-1/00000000.jpg").unlink()
-    (tmp_path / "val/place-2/00001001.jpg").write_text("no image")
+    (tmp_path / "val/place-2/00001001.jpg").write_text("no image", encoding="utf-8")
     with pytest.warns(UserWarning, match="Dropped") as caught:
         data = places(tmp_path, skip_broken_images=True)
     messages = " ".join(str(warning.message) for warning in caught)
@@ -311,7 +308,7 @@ def test_lists_are_downloaded_once_from_an_address(tmp_path, served, monkeypatch
 
 
 def test_empty_lines_keep_the_numbers_of_the_others(tmp_path):
-    (tmp_path / "list.txt").write_text("a b.jpg 0\n\n  c.jpg   1  \n")
+    (tmp_path / "list.txt").write_text("a b.jpg 0\n\n  c.jpg   1  \n", encoding="utf-8")
     images = read_list(tmp_path / "list.txt", tmp_path)
     assert images.paths == ["a b.jpg", "c.jpg"]
     assert images.where(1) == "c.jpg (line 3 of list.txt)"

@@ -12,8 +12,7 @@ from ccsam_hf.data.benchmarks import load_benchmark
 from ccsam_hf.data.counts import class_counts
 from ccsam_hf.data.draws import Draw
 from ccsam_hf.data.samplers import ClassSampler
-from ccsam_hf.data.transforms import LARGE_AUGMENTATIONS, ImageConfig, TransformedImages
-from ccsam_hf.data.views import image_views
+from ccsam_hf.data.views import LARGE_AUGMENTATIONS, ImageConfig, TransformedImages, image_views
 
 CONFIG = ImageConfig(input_size=(3, 24, 24), crop_pct=0.75)
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from data_trees import save_image
 
-from ccsam_hf.data.image_folder import load_images
+from ccsam_hf.data.folder import load_images
 
 SIZES = {"ant": 6, "bee": 3, "cow": 1}
 
@@ -13,7 +13,7 @@ def write_classes(root, sizes=SIZES) -> None:
         for i in range(size):
             save_image(root / name / f"{i}.png", seed=10 * label + i)
     (root / ".hidden").mkdir()
-    (root / "ant" / "notes.txt").write_text("no image")
+    (root / "ant" / "notes.txt").write_text("no image", encoding="utf-8")
 
 
 def files(part: datasets.Dataset) -> set[str]:

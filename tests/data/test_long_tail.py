@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ccsam_hf.data.counts import class_counts, labels_of
-from ccsam_hf.data.splits import (
+from ccsam_hf.data.long_tail import (
     long_tailed_positions,
     long_tailed_sizes,
     make_long_tailed,

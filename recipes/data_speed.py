@@ -1,4 +1,7 @@
-"""How fast the data side is: `python -m ccsam_hf.data.speed` prints time and memory at the benchmarks' real sizes.
+"""Measures the data side: time and memory at the benchmarks' real sizes.
+
+    python recipes/data_speed.py
+    python recipes/data_speed.py --list_images 2000 --small_images 256     # a short trial
 
 Everything is generated: no data set is needed. Rates are of one core and one process, as a loader's worker has.
 """
@@ -23,11 +26,10 @@ from torch.utils.data import DataLoader
 
 from ccsam_hf.data.augment import SMALL_AUGMENTATIONS
 from ccsam_hf.data.counts import class_counts
-from ccsam_hf.data.images import TensorImages
-from ccsam_hf.data.inaturalist import read_inaturalist
-from ccsam_hf.data.listing import as_dataset, check_list
+from ccsam_hf.data.image_lists import as_dataset, check_list, read_inaturalist
 from ccsam_hf.data.records import BENCHMARKS
 from ccsam_hf.data.samplers import SAMPLING_SCHEMES, ClassSampler
+from ccsam_hf.data.views import TensorImages
 
 INATURALIST = BENCHMARKS["inat2018"]
 
@@ -46,7 +48,7 @@ def long_tail(images: int, classes: int, largest: int, smallest: int) -> np.ndar
 
 def write_annotations(path: Path, labels: np.ndarray) -> None:
     """An annotation file of iNaturalist's layout, field by field as long as the real one."""
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         file.write('{"info": {"year": 2018}, "images": [')
         for i, label in enumerate(labels):
             image = {

@@ -1,10 +1,13 @@
-"""Lists of image files with labels: reading, checking, and a `datasets.Dataset` over them that decodes lazily."""
+"""Lists of image files with labels: reading, checking, and a data set over them that decodes lazily."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections import Counter
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 _LINE = "<line>"
 
@@ -146,3 +150,117 @@ def listed_at(dataset: datasets.Dataset, row: dict[str, Any], position: int) -> 
     if "line" not in row or _LINE not in dataset.info.description:
         return f"image {position}"
     return dataset.info.description.replace(_LINE, str(row["line"]))
+
+
+def require_files(images: ImageList) -> None:
+    """ValueError when a listed file is missing: names the first, its line, and where it was looked for.
+
+    Reads one directory listing for each folder, not one entry for each image.
+    """
+    missing = missing_files(images)
+    if len(missing) == 0:
+        return
+    first = int(missing[0])
+    raise ValueError(
+        f"{len(missing)} of {len(images)} images of {images.source} are missing, the first is {images.where(first)}; "
+        f"looked for {images.root / images.paths[first]}; {contents(_existing_parent(images, first))}. "
+        "Give the folder that the listed paths start from as `data_dir`, or drop broken images with "
+        "`skip_broken_images` (--skip_broken_images)"
+    )
+
+
+def missing_files(images: ImageList) -> np.ndarray:
+    """Positions of listed files that do not exist, ascending, int64."""
+    folders: dict[str, list[int]] = defaultdict(list)
+    for position, path in enumerate(images.paths):
+        folders[os.path.dirname(path)].append(position)
+    missing: list[int] = []
+    for folder, positions in folders.items():
+        names = _names_in(images.root / folder)
+        missing += [position for position in positions if os.path.basename(images.paths[position]) not in names]
+    return np.sort(np.array(missing, np.int64))
+
+
+def without_broken(images: ImageList) -> ImageList:
+    """Only the entries whose file can be decoded whole; warns with the number and the first of the dropped ones.
+
+    Decodes every image once, on a small scale where the format allows it.
+    """
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        faults = list(pool.map(lambda path: image_fault(images.root / path), images.paths))
+    broken = [position for position, fault in enumerate(faults) if fault]
+    if not broken:
+        return images
+    shown = "; ".join(f"{images.where(position)}: {faults[position]}" for position in broken[:3])
+    warnings.warn(f"Dropped {len(broken)} of {len(images)} images of {images.source}: {shown}", stacklevel=2)
+    return images.select(np.array([position for position, fault in enumerate(faults) if not fault], np.int64))
+
+
+def image_fault(path: Path) -> str | None:
+    """Why an image file cannot be used, or None."""
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (32, 32))
+            image.load()
+    except FileNotFoundError:
+        return "the file does not exist"
+    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError and more, by format
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _names_in(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except PermissionError as error:
+        raise ValueError(f"No permission to list the image folder {folder}: change its mode") from error
+
+
+def _existing_parent(images: ImageList, position: int) -> Path:
+    """The deepest folder on the way to an image that exists, but not above the root."""
+    folder = (images.root / images.paths[position]).parent
+    while not folder.is_dir() and folder != images.root:
+        folder = folder.parent
+    return folder
+
+
+def _slim(entry: dict[str, Any]) -> Any:
+    """Keep two fields of each image, annotation and category: the rest (licences, sizes) is most of the file."""
+    if "file_name" in entry:
+        return entry["id"], entry["file_name"]
+    if "category_id" in entry:
+        return entry["image_id"], entry["category_id"]
+    if "name" in entry and "id" in entry:
+        return entry["id"], entry["name"]
+    return entry
+
+
+def read_inaturalist(path: Path, root: Path) -> tuple[ImageList, dict[int, str]]:
+    """(images in the file's order, category names by id) of `train2018.json` or `val2018.json`.
+
+    Raises:
+        ValueError: unreadable or other JSON; an image without a category or with two.
+    """
+    try:
+        content = json.loads(read_text(path, "Annotation file"), object_hook=_slim)
+        images, annotations = content["images"], content["annotations"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not iNaturalist's annotation format (`images`, `annotations`, `categories`), or was cut off: "
+            f"{type(error).__name__} {error}"
+        ) from error
+    if not images:
+        raise ValueError(f"Annotation file {path} lists no image")
+    categories = dict(annotations)
+    missing = [name for number, name in images if number not in categories]
+    if missing or len(annotations) != len(categories):
+        raise ValueError(
+            f"{path.name}: {len(missing)} images have no category (the first: {missing[:1]}) and "
+            f"{len(annotations) - len(categories)} have more than one; each needs exactly one"
+        )
+    labels = np.fromiter((categories[number] for number, _ in images), np.int64, len(images))
+    places = np.arange(1, len(images) + 1)
+    listed = ImageList(path.name, root, [name for _, name in images], labels, places, entry="image")
+    return listed, dict(content.get("categories", []))

@@ -8,13 +8,11 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from ccsam_hf.data.benchmarks import HOLDOUT_FRACTION, Benchmark, assembled, held_out
-from ccsam_hf.data.hub import TEST_SPLITS, hub_splits
-from ccsam_hf.data.image_files import without_broken
-from ccsam_hf.data.listing import ImageList, as_dataset, contents
-from ccsam_hf.data.records import BenchmarkRecord
-from ccsam_hf.data.sources import Splits
-from ccsam_hf.data.splits import stratified_holdout
+from .benchmarks import HOLDOUT_FRACTION, Benchmark, assembled, held_out
+from .hub import TEST_SPLITS, hub_splits
+from .image_lists import ImageList, as_dataset, contents, without_broken
+from .long_tail import stratified_holdout
+from .records import BenchmarkRecord, Splits
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 DEFAULT_TEST_FRACTION = 0.2

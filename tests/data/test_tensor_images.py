@@ -14,8 +14,8 @@ from torchvision.transforms import v2
 from ccsam_hf.data.augment import SMALL_AUGMENTATIONS, crop_and_flip, cutout_mask
 from ccsam_hf.data.counts import class_counts
 from ccsam_hf.data.draws import Draw
-from ccsam_hf.data.images import TensorImages
 from ccsam_hf.data.samplers import ClassSampler
+from ccsam_hf.data.views import TensorImages
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 PIXELS = torch.randint(0, 256, (20, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
