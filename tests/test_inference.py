@@ -1,8 +1,10 @@
 """load_classifier and predict: the pipeline's answers, other priors, refused input."""
 
+import csv
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,9 @@ import timm
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from ccsam_hf.inference import load_classifier, open_image
+from ccsam_hf.inference import load_classifier, load_network, open_image, predict_folder
 from ccsam_hf.models import create_model
 
 transformers.utils.logging.disable_progress_bar()
@@ -68,7 +71,7 @@ def test_what_a_classifier_knows(classifier):
     assert classifier.transform(image_of("RGB")).shape == (3, 16, 16)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "I;16", "I", "F"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr"])
 def test_every_mode_as_in_the_pipeline(folder, classifier, mode):
     image = image_of(mode)
     pipe = transformers.pipeline("image-classification", model=str(folder), device="cpu")
@@ -112,6 +115,49 @@ def test_every_form_of_an_image_gives_the_same(classifier, tmp_path):
     grey = image_of("L")
     assert classifier.predict(np.asarray(grey)) == classifier.predict(np.asarray(grey)[:, :, None])
     assert classifier.predict(np.asarray(grey)) == classifier.predict(grey)
+
+
+def test_arrays_and_tensors_of_several_images(classifier, tmp_path):
+    images = [image_of("RGB", seed) for seed in range(3)]
+    expected = [classifier.predict(image) for image in images]
+    array = np.stack([np.asarray(image) for image in images])
+    tensor = torch.from_numpy(array).permute(0, 3, 1, 2)
+    unit = tensor / 255
+    deep = array.astype(np.uint16) * 257
+    for form in (array, tensor, unit, unit.to(torch.float64), array / 255, deep, list(tensor), (t for t in tensor)):
+        found = classifier.predict(form, batch_size=2)
+        assert [row["label"] for row in found[0]] == [row["label"] for row in expected[0]]
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other)
+    for single in (tensor[0], unit[0], array[0]):
+        assert_same(classifier.predict(single), expected[0])
+    grey = torch.from_numpy(np.asarray(image_of("L")).copy())
+    for form in (grey, grey[None]):
+        assert_same(classifier.predict(form), classifier.predict(image_of("L")))
+    assert classifier.predict(array[:0]) == []
+
+
+def test_a_folder_stands_for_its_images_in_sorted_order(classifier, tmp_path):
+    for name, seed in {"b.png": 1, "a.png": 0, "deep/c.PNG": 2}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        image_of("RGB", seed).save(tmp_path / name)
+    (tmp_path / "notes").write_text("no image", encoding="utf-8")
+    expected = [classifier.predict(image_of("RGB", seed)) for seed in range(3)]
+    for found, row in zip(classifier.predict(str(tmp_path)), expected, strict=True):
+        assert_same(found, row)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "scan").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"Folder .*empty holds no image, but 1 without extension; .*empty holds scan"):
+        classifier.predict(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_files_are_scaled(classifier, tmp_path, suffix):
+    grey = np.asarray(image_of("L"))
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / f"deep.{suffix}")
+    assert_same(classifier.predict(tmp_path / f"deep.{suffix}"), classifier.predict(image_of("L")))
+    unit = Image.fromarray((grey / 255).astype(np.float32))
+    assert_same(classifier.predict(unit), classifier.predict(image_of("L")))
 
 
 def test_batches_lists_and_top_k(classifier):
@@ -209,12 +255,21 @@ def test_half_precision_model(tmp_path, classifier):
         ({"images": ["missing.png"]}, "There is no image file 'missing.png': check the path"),
         ({"images": [__file__]}, "test_inference.py cannot be read as an image: replace it or leave it out"),
         ({"images": [Image.new("RGB", (9, 9)), b"no image"]}, "image 1 cannot be read as an image"),
-        ({"images": [np.zeros((4, 4))]}, "image 0 is an array of float64: convert it to uint8"),
-        ({"images": np.zeros((2, 4, 4, 3), np.uint8)}, r"shape \(2, 4, 4, 3\): pass .* several images as a list"),
+        ({"images": [np.full((4, 4), 7.0)]}, r"image 0 cannot be taken as an image: it holds floats from 7 to 7, of"),
+        ({"images": np.full((4, 4), np.nan)}, r"image 0 .*floats from nan to nan, of which only the range 0\.\.1"),
+        ({"images": np.zeros((4, 4), int)}, r"image 0 .*holds int64: convert it to uint8 .* go to classifier\.model"),
+        ({"images": torch.randn(3, 8, 8)}, r"image 0 .*floats from -.* already go to classifier\.model"),
+        (
+            {"images": torch.zeros(8, 8, 3)},
+            r"a tensor of shape \[8, 8, 3\]: pass \[H, W\] or \[1, 3 or 4",
+        ),
+        ({"images": Image.new("I", (4, 4))}, r"image 0 .*32-bit integers of unknown range: convert it to 8 bits"),
+        ({"images": Image.new("F", (4, 4), 9)}, r"image 0 .*floats from 9 to 9, of which only the range 0\.\.1"),
+        ({"images": [np.zeros((2, 4, 4, 3), np.uint8)]}, r"shape \(2, 4, 4, 3\): pass .* of several sizes as a list"),
         ({"images": np.zeros((3, 8, 8), np.uint8)}, r"shape \(3, 8, 8\): pass \[H, W\]"),
         ({"images": np.zeros((0, 4, 3), np.uint8)}, r"shape \(0, 4, 3\), which holds no pixel: leave it out"),
         ({"images": [Image.new("RGB", (0, 4))]}, "image 0 cannot be read as an image.*it holds no pixel"),
-        ({"images": [7]}, "image 0 is of type int: pass Pillow images, paths, bytes or arrays"),
+        ({"images": [7]}, "image 0 is of type int: pass Pillow images, paths, bytes, arrays or tensors"),
         ({"top_k": 0}, "top_k must be at least 1, not 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"prior": "test"}, 'prior=\'test\' is unknown: "uniform", "train" or 5 numbers'),
@@ -271,6 +326,109 @@ def test_folders_that_cannot_be_loaded(tmp_path, folder):
     (tmp_path / "config.json").write_text(json.dumps({**config, "architecture": "nobodys_net"}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"an architecture that timm does not know. Import the package"):
         load_classifier(tmp_path)
+
+
+def damaged(folder, tmp_path, change):
+    """A copy of the checkpoint with its tensors changed in place."""
+    shutil.copytree(folder, tmp_path / "damaged")
+    tensors = load_file(tmp_path / "damaged" / "model.safetensors")
+    change(tensors)
+    save_file(tensors, tmp_path / "damaged" / "model.safetensors", metadata={"format": "pt"})
+    return tmp_path / "damaged"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("fc.weight"), r"Tensors 1 missing: timm_model\.fc\.weight\. Copy or download"),
+        (lambda t: [t.pop(k) for k in list(t)], r"\d+ missing: .* and \d+ more"),
+        (lambda t: t.update(extra=torch.zeros(2)), r"1 not of this network: (timm_model\.)?extra\."),
+        (
+            lambda t: t.update({"fc.weight": torch.zeros(7, 64)}),
+            r"1 of another shape: .*fc\.weight \[7, 64\] instead of \[5",
+        ),
+        (lambda t: t["fc.bias"].fill_(torch.nan), r"1 not a number: timm_model\.fc\.bias"),
+        (lambda t: t["bn1.running_var"][:1].fill_(torch.nan), r"1 not a number: timm_model\.bn1\.running_var"),
+    ],
+    ids=["missing", "empty", "unexpected", "shape", "all NaN", "one NaN"],
+)
+def test_wrong_weights_are_refused_by_name(folder, tmp_path, change, message):
+    wrong = damaged(folder, tmp_path, change)
+    with pytest.raises(ValueError, match=r"weights of .*damaged.* are not those of its network .*" + message):
+        load_classifier(wrong)
+    with pytest.raises(ValueError, match="are not those of its network"):
+        load_network(wrong)
+
+
+def test_a_missing_batch_counter_changes_nothing(folder, classifier, tmp_path):
+    older = damaged(folder, tmp_path, lambda t: t.pop("bn1.num_batches_tracked"))
+    assert_same(load_classifier(older, device="cpu").predict(image_of("RGB")), classifier.predict(image_of("RGB")))
+
+
+@pytest.mark.parametrize(("name", "content"), [("model.safetensors", b""), ("model.safetensors", b"x" * 300)])
+def test_damaged_files_are_said(folder, tmp_path, name, content):
+    shutil.copytree(folder, tmp_path / "cut")
+    (tmp_path / "cut" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=r"weights of .*cut.* cannot be read, the file is damaged or was cut off"):
+        load_classifier(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle"])
+def test_damaged_pickles_are_said(folder, tmp_path, content):
+    shutil.copytree(folder, tmp_path / "cut")
+    (tmp_path / "cut" / "model.safetensors").unlink()
+    (tmp_path / "cut" / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot be read, the file is damaged|No model could be loaded"):
+        load_classifier(tmp_path / "cut")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for name, seed in {"zoo/b.png": 1, "a b.png": 0, "ä.png": 2}.items():
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        image_of("RGB", seed).save(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "cut.png").write_bytes((tmp_path / "photos" / "ä.png").read_bytes()[:200])
+    (tmp_path / "photos" / "scan").write_bytes(b"x")
+    return tmp_path / "photos"
+
+
+def test_a_folder_becomes_a_table(folder, classifier, photos, tmp_path):
+    report = predict_folder(folder, photos, tmp_path / "out.csv", top_k=2, batch_size=2)
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["file", "label_1", "score_1", "label_2", "score_2"]
+    assert [row["file"] for row in rows] == ["a b.png", "zoo/b.png", "ä.png"]
+    for row, seed in zip(rows, (0, 1, 2), strict=True):
+        first, second = classifier.predict(image_of("RGB", seed), top_k=2)
+        assert (row["label_1"], row["label_2"]) == (first["label"], second["label"])
+        assert float(row["score_1"]) == pytest.approx(first["score"], abs=1e-5)
+    assert (report.images, report.left_out, list(report.unreadable)) == (3, {"": 1}, ["cut.png"])
+    assert "3 images ->" in str(report)
+    assert "Left out, no images by their extension: 1 without extension" in str(report)
+    assert "Could not be read: cut.png:" in str(report)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "photos"]
+
+
+def test_the_table_follows_the_prior_and_takes_at_most_all_classes(classifier, photos, tmp_path):
+    predict_folder(classifier, photos, tmp_path / "out.csv", top_k=99, prior="uniform")
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        row = next(csv.DictReader(file))
+    expected = classifier.predict(image_of("RGB", 0), prior="uniform")
+    assert [row[f"label_{k + 1}"] for k in range(5)] == [found["label"] for found in expected]
+
+
+def test_folders_that_cannot_be_labelled(classifier, photos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"Folder .*empty holds no image"):
+        predict_folder(classifier, tmp_path / "empty", tmp_path / "out.csv")
+    with pytest.raises(ValueError, match=r"There is no folder .*nowhere"):
+        predict_folder(classifier, tmp_path / "nowhere", tmp_path / "out.csv")
+    for out in (tmp_path, tmp_path / "nowhere" / "out.csv"):
+        with pytest.raises(ValueError, match="cannot be written: name a file in a folder that exists"):
+            predict_folder(classifier, photos, out)
+    with pytest.raises(ValueError, match="top_k must be at least 1"):
+        predict_folder(classifier, photos, tmp_path / "out.csv", top_k=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "photos"]
 
 
 def test_hub_id_without_a_hub(monkeypatch):

@@ -82,7 +82,10 @@ def assembled(record: BenchmarkRecord, splits: Splits, settings: Mapping[str, An
     for part in (splits.validation, splits.test):
         if part is not None:
             check_test_classes(counts.numpy(), labels_of(part), splits.label_names)
-    about = {"origin": splits.origin, "dropped_images": splits.dropped} | dict(settings)
+    about: dict[str, Any] = {"origin": splits.origin, "dropped_images": splits.dropped}
+    if splits.left_out:
+        about["left_out_files"] = splits.left_out
+    about |= settings
     return Benchmark(record, splits.train, splits.test, splits.validation, counts, splits.label_names, about)
 
 

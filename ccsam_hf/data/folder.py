@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import datasets
@@ -10,11 +11,11 @@ import numpy as np
 
 from .benchmarks import HOLDOUT_FRACTION, Benchmark, assembled, held_out
 from .hub import TEST_SPLITS, hub_splits
-from .image_lists import ImageList, as_dataset, contents, without_broken
+from .image_files import IMAGE_SUFFIXES, contents, images_below, left_out_text
+from .image_lists import ImageList, as_dataset, without_broken
 from .long_tail import stratified_holdout
 from .records import BenchmarkRecord, Splits
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 DEFAULT_TEST_FRACTION = 0.2
 
 
@@ -98,7 +99,9 @@ def _from_folder(folder: Path, holdout_fraction: float | None, split_seed: int, 
     if others and holdout_fraction is not None:
         raise ValueError(f"`holdout_fraction` has no effect: {folder} has a folder {others[0].name!r}. Leave it out")
     names = class_folders(train_root)
-    lists = [list_folder(train_root, names), *(list_folder(other, names) for other in others[:2])]
+    listed = [list_folder(part, names) for part in (train_root, *others[:2])]
+    lists = [images for images, _ in listed]
+    left_out = left_out_text(sum((counts for _, counts in listed), Counter()))
     kept = [without_broken(images) if skip_broken else images for images in lists]
     dropped = sum(map(len, lists)) - sum(map(len, kept))
     parts = [as_dataset(images, names) for images in kept]
@@ -106,9 +109,9 @@ def _from_folder(folder: Path, holdout_fraction: float | None, split_seed: int, 
     if not others:
         fraction = holdout_fraction or DEFAULT_TEST_FRACTION
         stay, held = stratified_holdout(kept[0].labels, fraction, split_seed)
-        return Splits(parts[0].select(stay), None, parts[0].select(held), tuple(names), origin, dropped)
+        return Splits(parts[0].select(stay), None, parts[0].select(held), tuple(names), origin, dropped, left_out)
     validation: datasets.Dataset | None = parts[2] if len(parts) > 2 else None
-    return Splits(parts[0], validation, parts[1], tuple(names), origin, dropped)
+    return Splits(parts[0], validation, parts[1], tuple(names), origin, dropped, left_out)
 
 
 def class_folders(root: Path, at_least: int = 2) -> list[str]:
@@ -127,24 +130,28 @@ def class_folders(root: Path, at_least: int = 2) -> list[str]:
     return names
 
 
-def list_folder(root: Path, names: list[str]) -> ImageList:
-    """All image files below `root/CLASS`, classes and files sorted; ValueError for a class not among `names`."""
+def list_folder(root: Path, names: list[str]) -> tuple[ImageList, Counter[str]]:
+    """(all images below `root/CLASS`, count of the other files by extension), classes and files sorted.
+
+    Raises:
+        ValueError: a class that is not among `names`; a class without an image.
+    """
     paths, labels = [], []
+    left_out: Counter[str] = Counter()
     for name in class_folders(root, at_least=1):
-        files = sorted(
-            os.path.relpath(os.path.join(parent, file), root)
-            for parent, _, found in os.walk(root / name, followlinks=True)
-            for file in found
-            if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES and not file.startswith(".")
-        )
+        files, others = images_below(root / name)
+        left_out += others
         if name not in names:
             raise ValueError(
                 f"Folder {root / name} is a class that training lacks (it has {', '.join(names[:8])}): add "
                 f"training images of {name!r} or take the folder away"
             )
         if not files:
-            raise ValueError(f"Class {name!r} has no image: {root / name} holds no {', '.join(sorted(IMAGE_SUFFIXES))}")
-        paths += files
+            raise ValueError(
+                f"Class {name!r} has no image: {root / name} holds no {', '.join(sorted(IMAGE_SUFFIXES))}"
+                + (f", but {left_out_text(others)}" if others else "")
+            )
+        paths += [os.path.join(name, file) for file in files]
         labels += [names.index(name)] * len(files)
     places = np.arange(1, len(paths) + 1)
-    return ImageList(f"folder {root.name}", root, paths, np.array(labels, np.int64), places, entry="file")
+    return ImageList(f"folder {root.name}", root, paths, np.array(labels, np.int64), places, entry="file"), left_out

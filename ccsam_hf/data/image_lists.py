@@ -15,7 +15,8 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-from PIL import Image
+
+from .image_files import contents, image_fault
 
 _LINE = "<line>"
 
@@ -55,18 +56,6 @@ def read_text(path: Path, what: str) -> str:
         raise ValueError(f"{what} {path} does not exist; {contents(path.parent)}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{what} {path} is not a text file: {error}") from error
-
-
-def contents(folder: Path) -> str:
-    """What a message says about a folder that lacks something."""
-    if not folder.is_dir():
-        return f"its folder {folder} does not exist either"
-    try:
-        names = sorted(os.listdir(folder))
-    except PermissionError:
-        return f"{folder} may not be listed (no permission)"
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    return f"{folder} holds {shown or 'nothing'}"
 
 
 def read_list(path: Path, root: Path) -> ImageList:
@@ -194,19 +183,6 @@ def without_broken(images: ImageList) -> ImageList:
     shown = "; ".join(f"{images.where(position)}: {faults[position]}" for position in broken[:3])
     warnings.warn(f"Dropped {len(broken)} of {len(images)} images of {images.source}: {shown}", stacklevel=2)
     return images.select(np.array([position for position, fault in enumerate(faults) if not fault], np.int64))
-
-
-def image_fault(path: Path) -> str | None:
-    """Why an image file cannot be used, or None."""
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (32, 32))
-            image.load()
-    except FileNotFoundError:
-        return "the file does not exist"
-    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError and more, by format
-        return f"{type(error).__name__}: {error}"
-    return None
 
 
 def _names_in(folder: Path) -> set[str]:

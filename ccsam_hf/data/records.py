@@ -59,7 +59,8 @@ class BenchmarkRecord:
 class Splits:
     """Data as a source holds them, before any long-tailed draw or hold-out.
 
-    `origin` says where they came from; `dropped` counts broken images left out.
+    `origin` says where they came from, `dropped` counts broken images left out, and `left_out` names the files of a
+    folder that are no images by their extension ("2 without extension, 1 .txt").
     """
 
     train: datasets.Dataset
@@ -68,6 +69,7 @@ class Splits:
     label_names: tuple[str, ...]
     origin: str
     dropped: int = 0
+    left_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -249,13 +251,16 @@ def class_report(data: Benchmark, rows: int = 40, thresholds: ShotThresholds | N
         f"Shots (many {thresholds.many}, few {thresholds.few}, {thresholds.boundaries}): "
         + ", ".join(f"{int(mask.sum())} {group}" for group, mask in groups.items()),
     ]
+    if data.settings.get("left_out_files"):
+        lines.insert(1, f"Files left out, no images by their extension: {data.settings['left_out_files']}")
+    head = len(lines)
     order = counts.argsort(descending=True, stable=True).tolist()
     shown = order if len(order) <= rows else [*order[: rows // 2], *order[-(rows // 2) :]]
     group_of = {c: group for group, mask in groups.items() for c in mask.nonzero().flatten().tolist()}
     width = max(len(names[c]) for c in shown)
     lines += [f"  {names[c]:<{width}}  {int(counts[c]):>7,}  {group_of[c]}" for c in shown]
     if len(shown) < len(order):
-        lines.insert(2 + rows // 2, f"  ... {len(order) - len(shown):,} classes between")
+        lines.insert(head + rows // 2, f"  ... {len(order) - len(shown):,} classes between")
     few = [names[c] for c in order if groups["few"][c]]
     lines.append("Few-shot classes: " + (", ".join(few[:rows]) + (", ..." if len(few) > rows else "") or "none"))
     return "\n".join(lines)

@@ -18,12 +18,12 @@ from timm.data import ImageNetInfo
 
 from .counts import class_names
 from .hub import load_hub, origin_of
+from .image_files import contents
 from .image_lists import (
     ImageList,
     as_dataset,
     check_disjoint,
     check_list,
-    contents,
     read_inaturalist,
     read_list,
     require_files,

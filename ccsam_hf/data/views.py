@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
@@ -18,6 +17,7 @@ from .augment import SMALL_AUGMENTATIONS, augmented_pixels, cut_out
 from .benchmarks import Benchmark
 from .counts import LabelledDataset, labels_of
 from .draws import Draw, draw_keys, seeded
+from .image_files import open_rgb
 from .image_lists import listed_at
 from .records import BenchmarkRecord
 
@@ -146,20 +146,6 @@ def decoded(dataset: datasets.Dataset, image_column: str = "image") -> Tensor:
     if not arrays:
         raise ValueError("The data set is empty: there is nothing to decode")
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
-
-
-def open_rgb(stored: dict[str, Any], where: str) -> Image.Image:
-    """One undecoded `datasets.Image` value, decoded whole and in RGB; ValueError names its file and `where` it is."""
-    content, path = stored["bytes"], stored["path"]
-    try:
-        with Image.open(path if content is None else io.BytesIO(content)) as image:
-            return image.convert("RGB")
-    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError and more, by format
-        name = f"{path} ({where})" if path else where
-        raise ValueError(
-            f"The image {name} cannot be decoded ({type(error).__name__}: {error}): replace it, or load with "
-            "`skip_broken_images` (--skip_broken_images)"
-        ) from error
 
 
 Transform = Callable[[Image.Image], torch.Tensor]
