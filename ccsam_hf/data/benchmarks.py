@@ -93,7 +93,7 @@ def _divided(request: Request, splits: Splits) -> tuple[Splits, dict[str, Any]]:
     """The draw and the hold-out, with the settings that made them."""
     settings: dict[str, Any] = {"holdout": request.holdout}
     if request.record.drawn_on_loading:
-        ratio = request.imbalance_ratio or request.record.imbalance_ratio
+        ratio = request.record.imbalance_ratio if request.imbalance_ratio is None else request.imbalance_ratio
         assert ratio is not None
         return drawn(request, splits, ratio), settings | {"imbalance_ratio": ratio, "split_seed": request.split_seed}
     if not request.holdout:

@@ -113,6 +113,71 @@ def class_names(dataset: Any, label_column: str = "label") -> list[str] | None:
     return None
 
 
+def check_label_order(dataset: Any, label_names: Sequence[str], label_column: str = "label") -> None:
+    """Refuses a data set whose class names stand in another order than the model's.
+
+    A model trained or evaluated on such a data set learns or is measured by permuted labels, without any other sign.
+    Names that only one of the two has are passed over, and so is a data set without names.
+
+    Args:
+        dataset: with a `datasets.ClassLabel` column; others have no names to compare.
+        label_names: the model's classes in label order (`config.id2label`).
+        label_column: where the labels stand.
+
+    Raises:
+        ValueError: a name that both have, but as different labels.
+    """
+    names = class_names(dataset, label_column)
+    if names is None:
+        return
+    label_of = {name: label for label, name in enumerate(label_names)}
+    moved = [(name, label) for label, name in enumerate(names) if label_of.get(name, label) != label]
+    if moved:
+        shown = ", ".join(f"{name!r} is {c} in the data and {label_of[name]} in the model" for name, c in moved[:3])
+        renumber = f"dataset.align_labels_with_mapping(model.config.label2id, {label_column!r})"
+        raise ValueError(
+            f"{len(moved)} of {len(names)} classes have another label in column {label_column!r} than in the model: "
+            f"{shown}. Renumber the data by `{renumber}`, or build the model with the data's names (`label_names=`)"
+        )
+
+
+def check_class_counts(
+    given: Sequence[int] | np.ndarray | torch.Tensor, dataset: Any, label_column: str = "label"
+) -> None:
+    """Refuses class counts that contradict labels that can be read; a class without an item may have any count.
+
+    Args:
+        given: training images of each class, [C].
+        dataset: what `labels_of` reads. Streams and other data sets are passed over: their labels cannot be read.
+        label_column: where the labels stand.
+
+    Raises:
+        ValueError: lists the first classes whose count differs.
+    """
+    if not readable_labels(dataset):
+        return
+    counts = np.asarray(given)
+    found = np.bincount(labels_of(dataset, label_column), minlength=len(counts))
+    if len(found) > len(counts):
+        raise ValueError(
+            f"class_counts has {len(counts)} entries, but column {label_column!r} holds label {len(found) - 1}"
+        )
+    wrong = np.flatnonzero((found != counts) & (found > 0))
+    if len(wrong):
+        shown = ", ".join(f"class {c} has {found[c]} items and {counts[c]} in class_counts" for c in wrong[:5])
+        raise ValueError(
+            f"class_counts contradicts the labels of column {label_column!r} for {len(wrong)} of {len(counts)} "
+            f"classes: {shown}. Leave class_counts out, they are then counted; or give the training set that they are of"
+        )
+
+
+def readable_labels(dataset: Any) -> bool:
+    """Whether `labels_of` reads the labels of a data set of this kind."""
+    if isinstance(dataset, Subset):
+        return readable_labels(dataset.dataset)
+    return isinstance(dataset, (datasets.Dataset, LabelledDataset, list, tuple))
+
+
 def _named(label: int, names: Sequence[str] | None) -> str:
     return f"{label} ({names[label]!r})" if names and label < len(names) else str(label)
 

@@ -107,7 +107,7 @@ def _from_folder(folder: Path, holdout_fraction: float | None, split_seed: int, 
     parts = [as_dataset(images, names) for images in kept]
     origin = f"image folder {folder.resolve().name}"
     if not others:
-        fraction = holdout_fraction or DEFAULT_TEST_FRACTION
+        fraction = DEFAULT_TEST_FRACTION if holdout_fraction is None else holdout_fraction
         stay, held = stratified_holdout(kept[0].labels, fraction, split_seed)
         return Splits(parts[0].select(stay), None, parts[0].select(held), tuple(names), origin, dropped, left_out)
     validation: datasets.Dataset | None = parts[2] if len(parts) > 2 else None

@@ -69,7 +69,7 @@ def hub_splits(
     are numbered in alphabetical order of the training split.
     """
     loaded = load_hub(name, by_hand)
-    fraction = holdout_fraction or default_fraction
+    fraction = default_fraction if holdout_fraction is None else holdout_fraction
     found = [split for split in TEST_SPLITS if split in loaded]
     if "train" not in loaded or (not found and fraction is None):
         raise ValueError(

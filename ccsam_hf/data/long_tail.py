@@ -39,7 +39,7 @@ def class_fractions(profile: str, imbalance_ratio: float, num_classes: int) -> n
     """Sizes relative to the largest class by rank, float64 [C], from 1 down to 1/IR."""
     if profile not in PROFILES:
         raise ValueError(f"Unknown profile {profile!r}: choose one of {', '.join(PROFILES)}")
-    if not imbalance_ratio >= 1.0:
+    if not 1.0 <= imbalance_ratio < float("inf"):
         raise ValueError(f"The imbalance ratio is largest over smallest class, at least 1: got {imbalance_ratio}")
     return PROFILES[profile](float(imbalance_ratio), num_classes)
 

@@ -288,7 +288,7 @@ def image_views(
     """The parts of `data` as model inputs; only the training part is augmented, and only under ccsam_hf's samplers.
 
     Args:
-        data: what `load_benchmark` or `load_image_folder` gave.
+        data: what `load_benchmark` or `load_images` gave.
         augmentation: in memory one of `SMALL_AUGMENTATIONS`, else of `LARGE_AUGMENTATIONS`.
         seed: of the augmentation.
         config: input size and normalisation; default: the record's.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import IterableDataset, Subset, TensorDataset
 
-from ccsam_hf.data.counts import class_counts, labels_of
+from ccsam_hf.data.counts import check_class_counts, check_label_order, class_counts, labels_of
 
 ROWS = {"label": [0, 2, 1, 2, 2], "text": list("abcde")}
 
@@ -92,3 +92,35 @@ def test_labels_beyond_the_number_of_classes_are_named():
         class_counts(named(), num_classes=2)
     with pytest.raises(ValueError, match="1 of 4 classes have no image: 3"):
         class_counts(named(), num_classes=4)
+
+
+def test_names_in_another_order_than_the_models_are_refused():
+    check_label_order(named(), ["cat", "dog", "eel"])
+    check_label_order(named(), ["LABEL_0", "LABEL_1", "LABEL_2"])
+    check_label_order(named(), ["cat", "hound", "eel", "fox"])
+    check_label_order(column([0, 1]), ["dog", "cat"])
+    with pytest.raises(
+        ValueError,
+        match=r"2 of 3 classes .*'label' .*'cat' is 0 in the data and 1 in the model, 'dog' is 1 .*align_labels_with",
+    ):
+        check_label_order(Subset(named(), [0]), ["dog", "cat", "eel"])
+
+
+def test_the_remedy_for_names_in_another_order_works():
+    order = ["eel", "cat", "dog"]
+    aligned = named().align_labels_with_mapping({name: label for label, name in enumerate(order)}, "label")
+    check_label_order(aligned, order)
+    assert labels_of(aligned).tolist() == [1, 0, 2, 0, 0]
+
+
+@pytest.mark.parametrize("given", [[1, 1, 3], np.array([1, 1, 3]), torch.tensor([1, 1, 3]), [1, 1, 3, 7]])
+def test_counts_that_agree_with_the_labels_pass(given):
+    check_class_counts(given, named())
+
+
+def test_counts_that_contradict_the_labels_are_refused():
+    with pytest.raises(ValueError, match=r"for 1 of 3 classes: class 2 has 3 items and 5 in class_counts\. Leave"):
+        check_class_counts([1, 1, 5], named())
+    with pytest.raises(ValueError, match="class_counts has 2 entries, but column 'label' holds label 2"):
+        check_class_counts([1, 1], named())
+    check_class_counts([5, 5, 5], Stream())

@@ -88,6 +88,12 @@ def test_one_source_is_needed_and_idle_options_are_refused(tmp_path):
         load_images()
     with pytest.raises(ValueError, match=r"either `data_dir` .* or `hub_dataset`"):
         load_images(data_dir=tmp_path, hub_dataset="a/b")
+    write_classes(tmp_path / "flat")
+    with pytest.raises(ValueError, match="must be a fraction between 0 and 1, got 0"):
+        load_images(data_dir=tmp_path / "flat", holdout_fraction=0)
+    name = write_hub(tmp_path / "birds", train=["owl", "jay"] * 10)
+    with pytest.raises(ValueError, match="must be a fraction between 0 and 1, got 0"):
+        load_images(hub_dataset=name, label_column="species", holdout_fraction=0)
     with pytest.raises(ValueError, match="`image_column` and `label_column` have no effect on a folder"):
         load_images(data_dir=tmp_path, label_column="y")
     with pytest.raises(ValueError, match="`skip_broken_images` has no effect on a Hub data set"):

@@ -1,4 +1,5 @@
 import pickle
+import re
 
 import datasets
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 from timm.data import create_transform
 from torch.utils.data import DataLoader
 
+import ccsam_hf
 from ccsam_hf.data.benchmarks import load_benchmark
 from ccsam_hf.data.counts import class_counts
 from ccsam_hf.data.draws import Draw
@@ -92,3 +94,9 @@ def test_views_of_a_benchmark():
     torch.testing.assert_close(lazy.test[7]["pixel_values"], views.test[7]["pixel_values"], rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match=r"images are \[3, 8, 8\], the input size is \[3, 16, 16\]"):
         image_views(digits, config=ImageConfig(input_size=(3, 16, 16)))
+
+
+def test_the_docstring_names_functions_that_exist():
+    names = re.findall(r"`(load_\w+)`", image_views.__doc__)
+    assert names
+    assert all(hasattr(ccsam_hf, name) for name in names)
