@@ -4,6 +4,8 @@ from importlib.metadata import version
 
 from .data import (
     BENCHMARKS,
+    Augmentation,
+    BenchmarkRecord,
     ClassSampler,
     ImageConfig,
     TensorImages,
@@ -13,6 +15,9 @@ from .data import (
     load_benchmark,
     load_images,
     make_long_tailed,
+    register_augmentation,
+    register_benchmark,
+    splits_of,
 )
 from .evaluation import (
     Evaluation,
@@ -25,7 +30,7 @@ from .evaluation import (
 )
 from .experiment import BenchmarkOptions, run_experiment
 from .hub import PushError, RunRecord, push_to_hub, render_cards, write_card
-from .inference import Classifier, load_classifier
+from .inference import Classifier, load_classifier, predict_folder
 from .losses import LOSSES, Target, build_loss, post_hoc_logit_adjustment
 from .methods import METHODS, Method, find_method
 from .metrics import LongTailMetrics, long_tail_accuracy
@@ -54,7 +59,9 @@ __all__ = [
     "BENCHMARKS",
     "LOSSES",
     "METHODS",
+    "Augmentation",
     "BenchmarkOptions",
+    "BenchmarkRecord",
     "CCSAMTrainer",
     "CCSAMTrainingArguments",
     "ClassSampler",
@@ -97,9 +104,13 @@ __all__ = [
     "long_tail_accuracy",
     "make_long_tailed",
     "post_hoc_logit_adjustment",
+    "predict_folder",
     "push_to_hub",
+    "register_augmentation",
+    "register_benchmark",
     "render_cards",
     "replace_classifier",
     "run_experiment",
+    "splits_of",
     "write_card",
 ]

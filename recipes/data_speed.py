@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ccsam_hf.data.augment import SMALL_AUGMENTATIONS
+from ccsam_hf.data.augment import augmentation_names
 from ccsam_hf.data.counts import class_counts
 from ccsam_hf.data.image_lists import as_dataset, check_list, read_inaturalist
 from ccsam_hf.data.records import BENCHMARKS
@@ -120,7 +120,7 @@ def measure_batches(images: int, batch_size: int = 128) -> list[str]:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (images, 3, 32, 32), generator=generator, dtype=torch.uint8)
     lines = []
-    for augmentation in SMALL_AUGMENTATIONS:
+    for augmentation in augmentation_names("batch"):
         data = TensorImages(pixels, np.arange(images) % 10, mean=(0.5,) * 3, std=(0.25,) * 3, augmentation=augmentation)
         loader = DataLoader(data, batch_size, sampler=ClassSampler(data.labels))
         start = time.process_time()

@@ -1,40 +1,160 @@
-"""Augmentation, each draw a pure function of (seed, epoch, position)."""
+"""Augmentations by name or as objects, each random draw a pure function of (seed, epoch, position).
+
+Images in memory are augmented in batches on their device; images decoded one by one get a transform of timm's.
+
+    fog = Augmentation(batch=add_fog)       # add_fog(images uint8 [B, 3, H, W], keys, seed) gives images again
+    image_views(data, augmentation=fog)
+    register_augmentation("fog")(fog)       # then also augmentation="fog", and --augmentation fog
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
+from timm.data import create_transform
 from torch import Tensor
 from torch.nn import functional as F
 
+from .._shared.registry import Registry
 from .draws import DrawKeys, integers, uniform
 from .pixel_ops import PIXEL_OPS
+from .records import BenchmarkRecord
 
 _CROP, _FLIP, _CUTOUT, _POLICY = 1, 2, 3, 10
+Transform = Callable[[Image.Image], Tensor]
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """What happens to a small training image, in this order. Sizes are fractions of the image's side."""
+class ImageConfig:
+    """How an image becomes a model's input, in timm's terms; write the same into the model (`create_model`)."""
+
+    input_size: tuple[int, int, int] = (3, 224, 224)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    crop_pct: float = 0.875
+    interpolation: str = "bilinear"
+
+    @classmethod
+    def from_record(cls, record: BenchmarkRecord) -> ImageConfig:
+        return cls(record.input_size, record.mean, record.std, record.crop_pct, record.interpolation)
+
+
+def evaluation_transform(config: ImageConfig) -> Transform:
+    """Resize by the crop percentage, centre crop, normalise: what timm and `pipeline` do with a published model."""
+    return create_transform(**asdict(config), is_training=False)
+
+
+@dataclass(frozen=True)
+class TimmTransform:
+    """timm's training transform: random resized crop and flip, and what `options` of `create_transform` add."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, config: ImageConfig) -> Transform:
+        settings = asdict(config)
+        settings.pop("crop_pct")
+        return create_transform(**settings, is_training=True, **self.options)
+
+
+@dataclass(frozen=True)
+class CropFlipCutout:
+    """What happens to a batch of small training images, in this order. Sizes are fractions of the image's side.
+
+    Args:
+        padding: black border from which the crop is cut.
+        flip: mirror half of the images.
+        policy: AutoAugment's CIFAR policy, or RandAugment with 2 operations at magnitude 9.
+        cutout: side of a square hole of the mean colour, cut after normalisation (DeVries & Taylor 2017).
+    """
 
     padding: float = 0.0
     flip: bool = False
     policy: Literal["none", "autoaugment", "randaugment"] = "none"
     cutout: float = 0.0
 
+    def __call__(self, images: Tensor, keys: DrawKeys, seed: int) -> Tensor:
+        """Crop, flip and policy, uint8 [B, 3, H, W] to the same shape."""
+        padding = round(self.padding * images.shape[2])
+        if padding or self.flip:
+            corner = integers(2 * padding + 1, seed, *keys, stream=_CROP, count=2)
+            flips = uniform(seed, *keys, stream=_FLIP)[:, 0] < (0.5 if self.flip else 0.0)
+            images = crop_and_flip(images, corner[:, 0], corner[:, 1], flips, padding)
+        if self.policy == "autoaugment":
+            images = apply_operations(images, autoaugment_operations(keys, seed, _POLICY))
+        elif self.policy == "randaugment":
+            images = apply_operations(images, randaugment_operations(keys, seed, _POLICY))
+        return images
 
-# At 32 pixels: padding 4 and a hole of 16, the field's CIFAR recipe.
-SMALL_AUGMENTATIONS: dict[str, Augmentation] = {
-    "none": Augmentation(),
-    "crop": Augmentation(padding=1 / 8),
-    "crop_flip": Augmentation(padding=1 / 8, flip=True),
-    "autoaugment_cutout": Augmentation(padding=1 / 8, flip=True, policy="autoaugment", cutout=1 / 2),
-    "randaugment": Augmentation(padding=1 / 8, flip=True, policy="randaugment"),
-}
+    def cut_out(self, normalised: Tensor, keys: DrawKeys, seed: int) -> Tensor:
+        """Normalised float [B, 3, H, W] with a hole of 0, the mean colour, in each image."""
+        if not self.cutout:
+            return normalised
+        height, width = normalised.shape[2:]
+        centre = integers(np.array([height, width]), seed, *keys, stream=_CUTOUT, count=2)
+        mask = cutout_mask(centre[:, 0], centre[:, 1], round(self.cutout * height), height, width)
+        return normalised * torch.from_numpy(mask).to(normalised.device)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One choice of training augmentation, for images in memory, for images transformed one by one, or for both.
+
+    Args:
+        batch: for `TensorImages`: (images uint8 [B, 3, H, W], keys, seed) to images of the same shape. `keys` holds
+            epoch and position of each image; draw with `uniform` and `integers` of ccsam_hf.data from (seed, *keys),
+            so that a resume repeats the draws. None: not for images in memory.
+        transform: for `TransformedImages`: an `ImageConfig` to a transform, from an RGB Pillow image to the model's
+            input float32 [3, H, W]. It may draw from the global generators, which are seeded for each image. With
+            worker processes it must pickle. None: not for images transformed one by one.
+    """
+
+    batch: Callable[[Tensor, DrawKeys, int], Tensor] | None = None
+    transform: Callable[[ImageConfig], Transform] | None = None
+
+
+AUGMENTATIONS: Registry[Augmentation] = Registry(
+    "augmentation",
+    {
+        # At 32 pixels: padding 4 and a hole of 16, the field's CIFAR recipe.
+        "none": Augmentation(CropFlipCutout(), evaluation_transform),
+        "crop": Augmentation(CropFlipCutout(padding=1 / 8)),
+        "crop_flip": Augmentation(CropFlipCutout(padding=1 / 8, flip=True), TimmTransform({"color_jitter": None})),
+        "autoaugment_cutout": Augmentation(CropFlipCutout(1 / 8, flip=True, policy="autoaugment", cutout=1 / 2)),
+        "randaugment": Augmentation(
+            CropFlipCutout(1 / 8, flip=True, policy="randaugment"),
+            TimmTransform({"color_jitter": None, "auto_augment": "rand-m9-mstd0.5"}),
+        ),
+        "imagenet": Augmentation(transform=TimmTransform({"color_jitter": 0.4})),
+    },
+)
+register_augmentation = AUGMENTATIONS.register
+
+
+def augmentation_names(part: Literal["batch", "transform"]) -> list[str]:
+    """Names of the augmentations for images in memory ("batch") or transformed one by one ("transform")."""
+    return [name for name, choice in AUGMENTATIONS.items() if getattr(choice, part) is not None]
+
+
+def chosen_augmentation(choice: str | Augmentation, part: Literal["batch", "transform"]) -> Any:
+    """That part of a registered or given augmentation.
+
+    Raises:
+        ValueError: an unknown name, with the nearest; an augmentation that is not for such images.
+    """
+    found = AUGMENTATIONS.find(choice) if isinstance(choice, str) else choice
+    if not isinstance(found, Augmentation):
+        raise ValueError(f"augmentation={choice!r} is a {type(found).__name__}: give a name or an `Augmentation`")
+    if getattr(found, part) is None:
+        where = {"batch": "images in memory", "transform": "images transformed one by one"}[part]
+        raise ValueError(
+            f"augmentation={choice!r} is not for {where}: choose one of {', '.join(augmentation_names(part))}"
+        )
+    return getattr(found, part)
 
 
 def crop_and_flip(images: Tensor, rows: np.ndarray, columns: np.ndarray, flips: np.ndarray, padding: int) -> Tensor:
@@ -54,30 +174,6 @@ def cutout_mask(rows: np.ndarray, columns: np.ndarray, hole: int, height: int, w
     in_rows = (down >= rows[:, None] - hole // 2) & (down < rows[:, None] - hole // 2 + hole)
     in_columns = (across >= columns[:, None] - hole // 2) & (across < columns[:, None] - hole // 2 + hole)
     return (~(in_rows[:, None, :, None] & in_columns[:, None, None, :])).astype(np.float32)
-
-
-def augmented_pixels(images: Tensor, keys: DrawKeys, seed: int, choice: Augmentation) -> Tensor:
-    """Crop, flip and policy, uint8 [B, 3, H, W] to the same shape."""
-    padding = round(choice.padding * images.shape[2])
-    if padding or choice.flip:
-        corner = integers(2 * padding + 1, seed, *keys, stream=_CROP, count=2)
-        flips = uniform(seed, *keys, stream=_FLIP)[:, 0] < (0.5 if choice.flip else 0.0)
-        images = crop_and_flip(images, corner[:, 0], corner[:, 1], flips, padding)
-    if choice.policy == "autoaugment":
-        images = apply_operations(images, autoaugment_operations(keys, seed, _POLICY))
-    elif choice.policy == "randaugment":
-        images = apply_operations(images, randaugment_operations(keys, seed, _POLICY))
-    return images
-
-
-def cut_out(normalised: Tensor, keys: DrawKeys, seed: int, choice: Augmentation) -> Tensor:
-    """Normalised float [B, 3, H, W] with a hole of 0, the mean colour, in each image (DeVries & Taylor 2017)."""
-    if not choice.cutout:
-        return normalised
-    height, width = normalised.shape[2:]
-    centre = integers(np.array([height, width]), seed, *keys, stream=_CUTOUT, count=2)
-    mask = cutout_mask(centre[:, 0], centre[:, 1], round(choice.cutout * height), height, width)
-    return normalised * torch.from_numpy(mask).to(normalised.device)
 
 
 # (operation, probability, level 0..9) twice each: Cubuk et al. 2019, the policy found on reduced CIFAR-10.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,14 @@ import numpy as np
 from .counts import counts_from_labels, labels_of
 from .hub import hub_splits
 from .long_tail import long_tailed_positions, long_tailed_sizes, positions_outside, stratified_holdout
-from .records import Benchmark, BenchmarkRecord, Splits, benchmark_record
+from .records import SOURCE_OPTIONS, Benchmark, BenchmarkRecord, Request, Splits, benchmark_record
 from .sources import DIGIT_NAMES, cifar_from_folder, load_digits, read_lists, splits_from_files, splits_from_hub
 
 HOLDOUT_FRACTION = 0.1
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the caller of `load_benchmark` asked for."""
-
-    record: BenchmarkRecord
-    imbalance_ratio: float | None
-    split_seed: int | None
-    data_dir: Path | None
-    list_dir: str | None
-    hub_dataset: str | None
-    holdout: bool
-    subset: bool
-    skip_broken_images: bool
-
-
 def load_benchmark(
-    name: str,
+    benchmark: str | BenchmarkRecord | Benchmark,
     *,
     imbalance_ratio: float | None = None,
     split_seed: int | None = 0,
@@ -45,10 +30,12 @@ def load_benchmark(
     subset: bool = False,
     skip_broken_images: bool = False,
 ) -> Benchmark:
-    """Load one of `BENCHMARKS`, compared with its record.
+    """Load one of `BENCHMARKS`, or one of your own, compared with its record.
 
     Args:
-        name: "cifar10-lt", "cifar100-lt", "imagenet-lt", "places-lt", "inat2018" or "digits-lt".
+        benchmark: "cifar10-lt", "cifar100-lt", "imagenet-lt", "places-lt", "inat2018", "digits-lt", or a name given
+            to `register_benchmark`; a `BenchmarkRecord` with a `load` of its own; a loaded `Benchmark`, which is
+            returned as it is.
         imbalance_ratio: for the sets made long-tailed on loading (CIFAR, digits); default: the record's.
         split_seed: seed of that draw and of the hold-out; None takes the first n images of each class (needed for
             CIFAR files that are a draw already).
@@ -66,14 +53,26 @@ def load_benchmark(
     Raises:
         ValueError: an unknown name, an option without effect, missing or damaged data, sizes that differ.
     """
-    record = benchmark_record(name)
-    folder = None if data_dir is None else Path(data_dir).expanduser()
-    request = Request(
-        record, imbalance_ratio, split_seed, folder, list_dir, hub_dataset, holdout, subset, skip_broken_images
-    )
+    options: dict[str, Any] = {
+        "imbalance_ratio": imbalance_ratio,
+        "split_seed": split_seed,
+        "data_dir": None if data_dir is None else Path(data_dir).expanduser(),
+        "list_dir": list_dir,
+        "hub_dataset": hub_dataset,
+        "holdout": holdout,
+        "subset": subset,
+        "skip_broken_images": skip_broken_images,
+    }
+    if isinstance(benchmark, Benchmark):
+        given = [option for option, value in options.items() if value != getattr(Request(benchmark.record), option)]
+        if given:
+            raise ValueError(
+                f"`{given[0]}` has no effect on {benchmark.record.name}, which is loaded already: leave it out"
+            )
+        return benchmark
+    request = Request(benchmark_record(benchmark), **options)
     _refuse_idle_options(request)
-    splits = _LOADERS[record.family](request)
-    return assembled(record, *_divided(request, splits))
+    return assembled(request.record, *_divided(request, _loaded(request)))
 
 
 def assembled(record: BenchmarkRecord, splits: Splits, settings: Mapping[str, Any]) -> Benchmark:
@@ -171,25 +170,36 @@ _LOADERS: dict[str, Callable[[Request], Splits]] = {
 }
 
 
+def _loaded(request: Request) -> Splits:
+    """What the source holds. Benchmarks of the package compare it with their record as they read; others here."""
+    record = request.record
+    if record.load is None:
+        return _LOADERS[record.family](request)
+    splits = record.load(request)
+    if not isinstance(splits, Splits):
+        raise ValueError(f"`load` of {record.name} gave a {type(splits).__name__}, not `Splits`: return splits_of(...)")
+    if not request.subset and not record.drawn_on_loading:
+        size = None if splits.validation is None else len(splits.validation)
+        check_record(record, labels_of(splits.train), size, len(splits.test))
+    return splits
+
+
 def _refuse_idle_options(request: Request) -> None:
     """ValueError for an option that has no effect on this benchmark."""
-    record, listed = request.record, request.record.family in ("lists", "inaturalist")
-    seeded = record.drawn_on_loading or request.holdout
+    record = request.record
     idle = {
         "imbalance_ratio": request.imbalance_ratio is not None and not record.drawn_on_loading,
-        "split_seed": request.split_seed != 0 and not seeded,
-        "list_dir": request.list_dir is not None and not listed,
-        "skip_broken_images": request.skip_broken_images and (not listed or request.hub_dataset is not None),
-        "data_dir": request.data_dir is not None and (record.family == "digits" or request.hub_dataset is not None),
-        "hub_dataset": request.hub_dataset is not None and record.family == "digits",
+        "split_seed": request.split_seed != 0 and not (record.drawn_on_loading or request.holdout),
     }
+    idle |= {option: bool(getattr(request, option)) and option not in record.reads for option in SOURCE_OPTIONS}
     for option, without_effect in idle.items():
         if without_effect:
-            beside = (
-                " beside hub_dataset" if option in ("data_dir", "skip_broken_images") and request.hub_dataset else ""
-            )
-            raise ValueError(f"`{option}` has no effect on {record.name}{beside}: leave it out")
-    if listed and request.holdout and request.split_seed is None:
+            own = ", unless its record names it in `reads`, as read by its `load`" if record.load else ""
+            raise ValueError(f"`{option}` has no effect on {record.name}: leave it out{own}")
+    for option in ("data_dir", "skip_broken_images"):
+        if request.hub_dataset is not None and getattr(request, option):
+            raise ValueError(f"`{option}` has no effect on {record.name} beside hub_dataset: leave it out")
+    if request.holdout and request.split_seed is None and not record.drawn_on_loading:
         raise ValueError(f"The hold-out of {record.name} is drawn by `split_seed`: give a number")
 
 
@@ -237,7 +247,7 @@ def check_pool(record: BenchmarkRecord, counts: np.ndarray, test_size: int, spli
 
 def check_draw(record: BenchmarkRecord, counts: np.ndarray, sizes: np.ndarray, imbalance_ratio: float) -> None:
     """ValueError when a pool is too small for the full benchmark at this ratio (a pre-drawn one at a lower ratio)."""
-    if sizes.max() != record.class_size:
+    if record.class_size is not None and sizes.max() != record.class_size:
         raise ValueError(
             f"The training images at hand ({counts.min():,} to {counts.max():,} a class) are too few for "
             f"{record.title} at imbalance ratio {imbalance_ratio:g}: use a ratio of at least "

@@ -167,7 +167,7 @@ def check_class_counts(
         shown = ", ".join(f"class {c} has {found[c]} items and {counts[c]} in class_counts" for c in wrong[:5])
         raise ValueError(
             f"class_counts contradicts the labels of column {label_column!r} for {len(wrong)} of {len(counts)} "
-            f"classes: {shown}. Leave class_counts out, they are then counted; or give the training set that they are of"
+            f"classes: {shown}. Leave class_counts out, they are then counted; or pass their training set"
         )
 
 

@@ -10,7 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from .counts import labels_of
 from .long_tail import stratified_holdout
-from .records import Splits, standard_columns
+from .records import Splits, image_and_label_columns, standard_columns
 
 TEST_SPLITS = ("test", "validation", "val", "valid")
 
@@ -38,20 +38,6 @@ def load_hub(name: str, by_hand: str) -> datasets.DatasetDict:
     if not isinstance(loaded, datasets.DatasetDict):
         raise ValueError(f"{name!r} has no named splits: it needs at least `train` and `test`")
     return loaded
-
-
-def image_and_label_columns(
-    dataset: datasets.Dataset, source: str, image_column: str | None = None, label_column: str | None = None
-) -> tuple[str, str]:
-    """The columns named, or the only column of images and the only one of classes; else ValueError."""
-    images = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
-    labels = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)]
-    columns = ", ".join(dataset.column_names)
-    if image_column is None and len(images) != 1:
-        raise ValueError(f"{source} has {len(images)} image columns among {columns}: name one with `image_column`")
-    if label_column is None and len(labels) != 1:
-        raise ValueError(f"{source} has {len(labels)} class columns among {columns}: name one with `label_column`")
-    return image_column or images[0], label_column or labels[0]
 
 
 def hub_splits(

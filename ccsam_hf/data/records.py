@@ -3,37 +3,60 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import datasets
 import torch
 
+from .._shared.registry import Registry
 from ..shots import ShotThresholds
+from .counts import class_names, labels_of
 
-Family = Literal["cifar", "lists", "inaturalist", "digits", "images"]
+Family = Literal["cifar", "lists", "inaturalist", "digits", "images", "own"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Options of `load_benchmark` that a source of images may read.
+SOURCE_OPTIONS = ("data_dir", "list_dir", "hub_dataset", "skip_broken_images")
 
 
 @dataclass(frozen=True)
 class BenchmarkRecord:
-    """One benchmark. Sizes are None where the data themselves decide (an image folder).
+    """One benchmark: what it is, how it is loaded, and what a correct copy contains.
 
-    A set with `class_size` is balanced at its source and made long-tailed on loading, at `imbalance_ratio` unless
-    told otherwise; one without is long-tailed by nature or by a published list.
+    A set with `imbalance_ratio` is balanced at its source and made long-tailed on loading, at this ratio unless told
+    otherwise; one without is long-tailed by nature or by a published list. Sizes are None where the data themselves
+    decide; those given are compared with what was loaded.
+
+    A benchmark of one's own needs a name and `load`:
+
+        record = BenchmarkRecord("birds-lt", load=load_birds, imbalance_ratio=50, reads=("data_dir",))
+        register_benchmark("birds-lt")(record)          # then load_benchmark("birds-lt"), --benchmark birds-lt
+        load_benchmark(record)                          # or without a name
+
+    Args:
+        name, title: in commands, and in tables and cards (default: the name).
+        family: how the package's own benchmarks are read; "own" for others.
+        source, licence, citation: for cards.
+        load: what reads the images, from a `Request` to `Splits` (see `splits_of`).
+        reads: the options of `load_benchmark` that `load` reads, of `SOURCE_OPTIONS`; others are refused.
+        class_size: images of each class at a balanced source.
+        thresholds: where many- and few-shot end.
+        input_size, mean, std, crop_pct, interpolation: how images become a model's input unless told otherwise.
+        hub_dataset, image_column, label_column, files: where the package's own benchmarks lie.
     """
 
     name: str
-    title: str
-    family: Family
-    source: str
-    licence: str
-    citation: str
-    num_classes: int | None
-    test_size: int | None
-    largest_class: int | None
-    smallest_class: int | None
+    title: str = ""
+    family: Family = "own"
+    source: str = "As the owner of the images says."
+    licence: str = "As the owner of the images says."
+    citation: str = ""
+    num_classes: int | None = None
+    test_size: int | None = None
+    largest_class: int | None = None
+    smallest_class: int | None = None
     train_size: int | None = None
     validation_size: int | None = None
     class_size: int | None = None
@@ -48,11 +71,37 @@ class BenchmarkRecord:
     image_column: str = "image"
     label_column: str = "label"
     files: Mapping[str, str] = field(default_factory=dict)
+    load: Callable[[Request], Splits] | None = None
+    reads: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.reads) - set(SOURCE_OPTIONS))
+        if unknown:
+            raise ValueError(f"reads of {self.name} names {unknown[0]!r}: choose among {', '.join(SOURCE_OPTIONS)}")
+        if (self.load is None) == (self.family == "own"):
+            raise ValueError(f"{self.name} needs `load`, a function from a `Request` to `Splits`, unless it is our own")
+        if not self.title:
+            object.__setattr__(self, "title", self.name)
 
     @property
     def drawn_on_loading(self) -> bool:
         """Whether loading makes the set long-tailed (imbalance ratio and split seed then have an effect)."""
         return self.imbalance_ratio is not None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the caller of `load_benchmark` asked for; `data_dir` has its `~` expanded."""
+
+    record: BenchmarkRecord
+    imbalance_ratio: float | None = None
+    split_seed: int | None = 0
+    data_dir: Path | None = None
+    list_dir: str | None = None
+    hub_dataset: str | None = None
+    holdout: bool = False
+    subset: bool = False
+    skip_broken_images: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,6 +177,7 @@ _CIFAR10 = BenchmarkRecord(
     crop_pct=1.0,
     image_column="img",
     label_column="label",
+    reads=("data_dir", "hub_dataset"),
 )
 _CIFAR100 = replace(
     _CIFAR10,
@@ -156,6 +206,7 @@ _IMAGENET = BenchmarkRecord(
     largest_class=1280,
     smallest_class=5,
     files={"train": "ImageNet_LT_train.txt", "validation": "ImageNet_LT_val.txt", "test": "ImageNet_LT_test.txt"},
+    reads=SOURCE_OPTIONS,
 )
 _PLACES = replace(
     _IMAGENET,
@@ -183,6 +234,7 @@ _INATURALIST = BenchmarkRecord(
     largest_class=1000,
     smallest_class=2,
     files={"train": "train2018.json", "test": "val2018.json"},
+    reads=SOURCE_OPTIONS,
 )
 _DIGITS = BenchmarkRecord(
     name="digits-lt",
@@ -208,16 +260,15 @@ _DIGITS = BenchmarkRecord(
     crop_pct=1.0,
 )
 
-BENCHMARKS: dict[str, BenchmarkRecord] = {
-    record.name: record for record in (_CIFAR10, _CIFAR100, _IMAGENET, _PLACES, _INATURALIST, _DIGITS)
-}
+BENCHMARKS: Registry[BenchmarkRecord] = Registry(
+    "benchmark", {record.name: record for record in (_CIFAR10, _CIFAR100, _IMAGENET, _PLACES, _INATURALIST, _DIGITS)}
+)
+register_benchmark = BENCHMARKS.register
 
 
-def benchmark_record(name: str) -> BenchmarkRecord:
-    """The record of that name, or a ValueError that lists the names."""
-    if name not in BENCHMARKS:
-        raise ValueError(f"Unknown benchmark {name!r}: choose one of {', '.join(BENCHMARKS)}")
-    return BENCHMARKS[name]
+def benchmark_record(benchmark: str | BenchmarkRecord) -> BenchmarkRecord:
+    """The record itself, or the one of that name; ValueError with the nearest name and all of them."""
+    return benchmark if isinstance(benchmark, BenchmarkRecord) else BENCHMARKS.find(benchmark)
 
 
 def distinct_names(names: Sequence[str], keys: Sequence[str]) -> tuple[str, ...]:
@@ -234,6 +285,56 @@ def standard_columns(dataset: datasets.Dataset, image_column: str, label_column:
     dataset = dataset.select_columns([image_column, label_column])
     renamed = {image_column: "image", label_column: "label"}
     return dataset.rename_columns({old: new for old, new in renamed.items() if old != new})
+
+
+def image_and_label_columns(
+    dataset: datasets.Dataset, source: str, image_column: str | None = None, label_column: str | None = None
+) -> tuple[str, str]:
+    """The columns named, or the only column of images and the only one of classes; else ValueError."""
+    images = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    labels = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)]
+    columns = ", ".join(dataset.column_names)
+    if image_column is None and len(images) != 1:
+        raise ValueError(f"{source} has {len(images)} image columns among {columns}: name one with `image_column`")
+    if label_column is None and len(labels) != 1:
+        raise ValueError(f"{source} has {len(labels)} class columns among {columns}: name one with `label_column`")
+    return image_column or images[0], label_column or labels[0]
+
+
+def splits_of(
+    train: datasets.Dataset,
+    test: datasets.Dataset,
+    validation: datasets.Dataset | None = None,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    label_names: Sequence[str] | None = None,
+    origin: str = "data sets at hand",
+) -> Splits:
+    """`Splits` of data sets at hand, as the `load` of a benchmark of one's own returns them.
+
+    Args:
+        train, test, validation: with a column of images and one of labels, under the same names.
+        image_column, label_column: default: the only column of images and the only one of classes.
+        label_names: the classes in label order; default: the names of the label column, or the numbers.
+        origin: where the images came from, for records and cards.
+
+    Raises:
+        ValueError: no such columns; class names that differ between the parts.
+    """
+    columns = image_and_label_columns(train, origin, image_column, label_column)
+    parts = [part if part is None else standard_columns(part, *columns, origin) for part in (train, test, validation)]
+    if label_names is None:
+        label_names = class_names(parts[0]) or [str(c) for c in range(int(labels_of(parts[0]).max()) + 1)]
+    classes = datasets.ClassLabel(names=list(label_names))
+    for split, part in zip(("train", "test", "validation"), parts, strict=True):
+        own = None if part is None else class_names(part)
+        if own is not None and own != classes.names:
+            raise ValueError(
+                f"The classes of {split} ({origin}) are not {', '.join(classes.names[:5])}: number them alike"
+            )
+    named = [part if part is None else part.cast_column("label", classes) for part in parts]
+    return Splits(named[0], named[2], named[1], tuple(classes.names), origin)
 
 
 def class_report(data: Benchmark, rows: int = 40, thresholds: ShotThresholds | None = None) -> str:

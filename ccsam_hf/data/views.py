@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import datasets
 import numpy as np
 import torch
-from PIL import Image
-from timm.data import create_transform
 from torch import Tensor
 
-from .augment import SMALL_AUGMENTATIONS, augmented_pixels, cut_out
+from .augment import (
+    Augmentation,
+    CropFlipCutout,
+    ImageConfig,
+    chosen_augmentation,
+    evaluation_transform,
+)
 from .benchmarks import Benchmark
 from .counts import LabelledDataset, labels_of
 from .draws import Draw, draw_keys, seeded
 from .image_files import open_rgb
 from .image_lists import listed_at
-from .records import BenchmarkRecord
 
 
 class TensorImages(LabelledDataset):
@@ -33,7 +36,7 @@ class TensorImages(LabelledDataset):
         images: uint8 [N, 3, H, W], on any device (a CUDA tensor needs a loader without workers).
         labels: [N], integers from 0.
         mean, std: for each channel, on the scale 0..1.
-        augmentation: one of `SMALL_AUGMENTATIONS`.
+        augmentation: a name of `AUGMENTATIONS` that is for images in memory, or an `Augmentation`.
         seed: of the augmentation.
     """
 
@@ -44,18 +47,14 @@ class TensorImages(LabelledDataset):
         *,
         mean: Sequence[float],
         std: Sequence[float],
-        augmentation: str = "none",
+        augmentation: str | Augmentation = "none",
         seed: int = 0,
     ) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be uint8 [N, 3, H, W], got {images.dtype} {list(images.shape)}")
         if len(images) != len(labels):
             raise ValueError(f"{len(images)} images but {len(labels)} labels")
-        if augmentation not in SMALL_AUGMENTATIONS:
-            raise ValueError(
-                f"Unknown augmentation {augmentation!r} for small images: choose one of "
-                f"{', '.join(SMALL_AUGMENTATIONS)}"
-            )
+        self._augment = chosen_augmentation(augmentation, "batch")
         self.images = images
         self._labels = np.asarray(labels, np.int64)
         self.mean, self.std = tuple(mean), tuple(std)
@@ -71,7 +70,7 @@ class TensorImages(LabelledDataset):
         *,
         mean: Sequence[float],
         std: Sequence[float],
-        augmentation: str = "none",
+        augmentation: str | Augmentation = "none",
         seed: int = 0,
         image_column: str = "image",
         label_column: str = "label",
@@ -107,14 +106,13 @@ class TensorImages(LabelledDataset):
         """{"pixel_values": float32 [B, 3, H, W], "labels": int64 [B]} on the images' device."""
         chosen = np.asarray(indices, np.int64)
         keys = draw_keys(indices)
-        choice = SMALL_AUGMENTATIONS[self.augmentation]
         images = self.images[torch.from_numpy(chosen).to(self.images.device)]
         if keys is not None:
-            images = augmented_pixels(images, keys, self.seed, choice)
+            images = self._augment(images, keys, self.seed)
         # Two kernels: fused, a value could be rounded differently by its place in the batch.
         pixels = images.float().mul_(self._scale).add_(self._shift)
-        if keys is not None:
-            pixels = cut_out(pixels, keys, self.seed, choice)
+        if keys is not None and isinstance(self._augment, CropFlipCutout):
+            pixels = self._augment.cut_out(pixels, keys, self.seed)
         return {"pixel_values": pixels, "labels": torch.from_numpy(self._labels[chosen]).to(self.images.device)}
 
     def _like(self, images: Tensor, labels: np.ndarray) -> Self:
@@ -148,52 +146,6 @@ def decoded(dataset: datasets.Dataset, image_column: str = "image") -> Tensor:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
 
-Transform = Callable[[Image.Image], torch.Tensor]
-
-# timm's training transform under these names: random resized crop and flip, then colour jitter or RandAugment.
-LARGE_AUGMENTATIONS: dict[str, dict[str, Any] | None] = {
-    "none": None,
-    "crop_flip": {"color_jitter": None},
-    "imagenet": {"color_jitter": 0.4},
-    "randaugment": {"color_jitter": None, "auto_augment": "rand-m9-mstd0.5"},
-}
-
-
-@dataclass(frozen=True)
-class ImageConfig:
-    """How an image becomes a model's input, in timm's terms; write the same into the model (`create_model`)."""
-
-    input_size: tuple[int, int, int] = (3, 224, 224)
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    crop_pct: float = 0.875
-    interpolation: str = "bilinear"
-
-    @classmethod
-    def from_record(cls, record: BenchmarkRecord) -> ImageConfig:
-        return cls(record.input_size, record.mean, record.std, record.crop_pct, record.interpolation)
-
-
-def evaluation_transform(config: ImageConfig) -> Transform:
-    """Resize by the crop percentage, centre crop, normalise: what timm and `pipeline` do with a published model."""
-    return create_transform(**asdict(config), is_training=False)
-
-
-def training_transform(config: ImageConfig, augmentation: str) -> Transform | None:
-    """timm's random transform of that name in `LARGE_AUGMENTATIONS`; None for "none"."""
-    if augmentation not in LARGE_AUGMENTATIONS:
-        raise ValueError(
-            f"Unknown augmentation {augmentation!r} for images transformed one by one: choose one of "
-            f"{', '.join(LARGE_AUGMENTATIONS)}"
-        )
-    options = LARGE_AUGMENTATIONS[augmentation]
-    if options is None:
-        return None
-    settings = asdict(config)
-    settings.pop("crop_pct")
-    return create_transform(**settings, is_training=True, **options)
-
-
 class TransformedImages(LabelledDataset):
     """Items {"pixel_values": float32 [3, H, W], "labels": int} of a `datasets.Dataset`, transformed on access.
 
@@ -207,7 +159,7 @@ class TransformedImages(LabelledDataset):
         dataset: datasets.Dataset,
         config: ImageConfig | None = None,
         *,
-        augmentation: str = "none",
+        augmentation: str | Augmentation = "none",
         seed: int = 0,
         image_column: str = "image",
         label_column: str = "label",
@@ -223,7 +175,7 @@ class TransformedImages(LabelledDataset):
         undecoded = dataset.with_format(None).select_columns(kept)
         self._stored = undecoded.cast_column(image_column, datasets.Image(decode=False))
         self._evaluation = evaluation_transform(self.config)
-        self._training = training_transform(self.config, augmentation) or self._evaluation
+        self._training = chosen_augmentation(augmentation, "transform")(self.config)
 
     @property
     def labels(self) -> np.ndarray:
@@ -280,7 +232,7 @@ class ImageViews:
 def image_views(
     data: Benchmark,
     *,
-    augmentation: str = "none",
+    augmentation: str | Augmentation = "none",
     seed: int = 0,
     config: ImageConfig | None = None,
     in_memory: bool | None = None,
@@ -289,7 +241,7 @@ def image_views(
 
     Args:
         data: what `load_benchmark` or `load_images` gave.
-        augmentation: in memory one of `SMALL_AUGMENTATIONS`, else of `LARGE_AUGMENTATIONS`.
+        augmentation: a name of `AUGMENTATIONS`, or an `Augmentation`.
         seed: of the augmentation.
         config: input size and normalisation; default: the record's.
         in_memory: hold decoded images in one tensor; default: up to 64 pixels a side.
@@ -297,7 +249,7 @@ def image_views(
     config = config or ImageConfig.from_record(data.record)
     small = max(config.input_size[1:]) <= LARGEST_IN_MEMORY if in_memory is None else in_memory
 
-    def view(part: datasets.Dataset, name: str) -> TensorImages | TransformedImages:
+    def view(part: datasets.Dataset, name: str | Augmentation) -> TensorImages | TransformedImages:
         if not small:
             return TransformedImages(part, config, augmentation=name, seed=seed)
         images = TensorImages.from_dataset(part, mean=config.mean, std=config.std, augmentation=name, seed=seed)

@@ -142,7 +142,7 @@ def test_no_network_says_how_to_get_the_data_by_hand(monkeypatch, error):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("cifar-lt", {}, "Unknown benchmark 'cifar-lt': choose one of cifar10-lt, cifar100-lt"),
+        ("cifar-lt", {}, r"Unknown benchmark 'cifar-lt': did you mean 'cifar10-lt'\? Choose one of cifar10-lt"),
         ("places-lt", {"imbalance_ratio": 100}, "`imbalance_ratio` has no effect on places-lt"),
         ("digits-lt", {"imbalance_ratio": 0}, "largest over smallest class, at least 1: got 0"),
         ("digits-lt", {"imbalance_ratio": float("nan")}, "at least 1: got nan"),

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from ccsam_hf.data.augment import SMALL_AUGMENTATIONS, crop_and_flip, cutout_mask
+from ccsam_hf.data.augment import augmentation_names, crop_and_flip, cutout_mask
 from ccsam_hf.data.counts import class_counts
 from ccsam_hf.data.draws import Draw
 from ccsam_hf.data.samplers import ClassSampler
@@ -33,13 +33,13 @@ def stacked(items) -> torch.Tensor:
 def test_plain_indices_give_normalised_images_whatever_the_augmentation():
     normalise = v2.Normalize(MEAN, STD)
     expected = torch.stack([normalise(PIXELS[i].float() / 255) for i in (3, 1)])
-    for name in SMALL_AUGMENTATIONS:
+    for name in augmentation_names("batch"):
         items = images(name).__getitems__([3, 1])
         torch.testing.assert_close(stacked(items), expected, rtol=0, atol=1e-6)
         assert [item["labels"] for item in items] == [3, 1]
 
 
-@pytest.mark.parametrize("name", SMALL_AUGMENTATIONS)
+@pytest.mark.parametrize("name", augmentation_names("batch"))
 def test_an_item_is_a_function_of_seed_epoch_and_position(name):
     draws = [Draw(i % 20, epoch=2, position=i) for i in range(40)]
     together = stacked(images(name).__getitems__(draws))
@@ -146,7 +146,7 @@ def test_bad_images_are_refused():
         TensorImages.from_dataset(stored([whole]), mean=MEAN, std=STD, image_column="img")
     with pytest.raises(ValueError, match="is empty"):
         TensorImages.from_dataset(stored([whole]).select([]), mean=MEAN, std=STD)
-    with pytest.raises(ValueError, match="Unknown augmentation 'imagenet' for small images: choose one of none, crop"):
+    with pytest.raises(ValueError, match="'imagenet' is not for images in memory: choose one of none, crop"):
         images("imagenet")
     with pytest.raises(ValueError, match="uint8"):
         TensorImages(PIXELS.float(), LABELS, mean=MEAN, std=STD)

@@ -10,11 +10,12 @@ from timm.data import create_transform
 from torch.utils.data import DataLoader
 
 import ccsam_hf
+from ccsam_hf.data.augment import augmentation_names
 from ccsam_hf.data.benchmarks import load_benchmark
 from ccsam_hf.data.counts import class_counts
 from ccsam_hf.data.draws import Draw
 from ccsam_hf.data.samplers import ClassSampler
-from ccsam_hf.data.views import LARGE_AUGMENTATIONS, ImageConfig, TransformedImages, image_views
+from ccsam_hf.data.views import ImageConfig, TransformedImages, image_views
 
 CONFIG = ImageConfig(input_size=(3, 24, 24), crop_pct=0.75)
 
@@ -45,7 +46,7 @@ def test_plain_indices_get_timms_evaluation_transform(tmp_path):
         assert data[i]["labels"] == i % 2
 
 
-@pytest.mark.parametrize("name", LARGE_AUGMENTATIONS)
+@pytest.mark.parametrize("name", augmentation_names("transform"))
 def test_an_item_is_a_function_of_seed_epoch_and_position(tmp_path, name):
     dataset = photos(tmp_path)
     data = TransformedImages(dataset, CONFIG, augmentation=name)
@@ -76,7 +77,9 @@ def test_bad_images_and_choices_are_refused(tmp_path):
     data = TransformedImages(dataset, CONFIG)
     with pytest.raises(ValueError, match=r"1.png \(image 1\) cannot be decoded .*skip_broken_images"):
         data[1]
-    with pytest.raises(ValueError, match=r"Unknown augmentation 'autoaugment_cutout' .*choose one of none, crop_flip"):
+    with pytest.raises(
+        ValueError, match=r"'autoaugment_cutout' is not for images transformed one by one: choose .* crop_f"
+    ):
         TransformedImages(dataset, CONFIG, augmentation="autoaugment_cutout")
     with pytest.raises(ValueError, match="No column 'img'; the columns are image, label"):
         TransformedImages(dataset, CONFIG, image_column="img")
