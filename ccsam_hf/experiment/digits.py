@@ -1,21 +1,21 @@
-"""The digits experiment, where every installation finds it."""
+"""The digits experiment, where every installation finds it; recipes/digits_lt.py compares it with plain training."""
 
 from __future__ import annotations
 
 from .recipe import SGD, Recipe
 
-# Small images in small numbers: 60 + 20 epochs take about a minute on two cores.
+# A network and a schedule that fit the 353 training images on any processor, in about 25 seconds.
 RECIPE = Recipe(
     "Digits-LT: both stages of CC-SAM and a control on the embedded handwritten digits, imbalance ratio 50",
     {
-        "benchmark": {"benchmark": "digits-lt", "model": "cifar_resnet20", "augmentation": "crop", "control": True},
+        "benchmark": {"benchmark": "digits-lt", "model": "cifar_resnet8", "augmentation": "crop", "control": True},
         "stage1": {
             **SGD,
             "output_dir": "runs/digits-lt",
             "num_train_epochs": 60,
             "per_device_train_batch_size": 32,
             "per_device_eval_batch_size": 250,
-            "learning_rate": 0.1,
+            "learning_rate": 0.05,
             "weight_decay": 5e-4,
             "lr_scheduler_type": "cosine",
             "warmup_steps": 0.05,
@@ -25,8 +25,8 @@ RECIPE = Recipe(
         },
         "stage2": {
             **SGD,
-            "num_train_epochs": 20,
-            "learning_rate": 0.1,
+            "num_train_epochs": 10,
+            "learning_rate": 0.05,
             "weight_decay": 5e-4,
             "lr_scheduler_type": "cosine",
         },

@@ -1,6 +1,7 @@
 """Every recipe, run as a user runs it, on small generated images in the official layout."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import datasets
 import numpy as np
 import pytest
 import torch
+import yaml
 from transformers import pipeline
 
+from ccsam_hf.__main__ import COMMANDS
 from ccsam_hf.data import load_benchmark
 from ccsam_hf.evaluation import Predictions
 from ccsam_hf.experiment.paper import PAPER_ROWS, SECOND_HAND_ROWS
@@ -17,7 +20,8 @@ from ccsam_hf.experiment.smoke_data import PLACES, class_picture
 from ccsam_hf.inference import load_classifier
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-NAMES = ("cifar_lt", "imagenet_lt", "places_lt", "inat2018", "image_folder", "digits_lt")
+NAMES = ("cifar_lt", "imagenet_lt", "places_lt", "inat2018", "image_folder")
+ROWS = ("CE", "cRT", "CC-SAM, stage 1", "CC-SAM, both stages")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,10 +74,42 @@ def test_runs_end_to_end(run, name) -> None:
     assert "model-index" in (folder / "model" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_the_digits_show_four_rows_with_mean_and_spread_over_the_seeds(run) -> None:
+    folder, printed = run("digits_lt")
+    rows = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))["rows"]
+    assert [(row["method"], row["seed"]) for row in rows] == [
+        (method, seed) for seed in (0, 1, 2) for pair in (ROWS[:2], ROWS[2:]) for method in pair
+    ]
+    for method in ROWS:
+        own = [row for row in rows if row["method"] == method]
+        shown = next(line for line in printed.splitlines() if line.startswith(f"{method}  "))
+        for column, name in zip(
+            re.findall(r"[\d.]+ ± [\d.]+", shown), ("accuracy", "many", "medium", "few"), strict=True
+        ):
+            values = 100 * np.array([row[name] for row in own])
+            assert column == f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
+    card = " ".join((folder / "seed0/ccsam/model/README.md").read_text(encoding="utf-8").split())
+    assert all(f"{method}, mean ± standard deviation of seeds 0, 1, 2: overall" in card for method in ROWS)
+    assert (folder / "gain.png").stat().st_size > 5000
+    for command in re.findall(r"(?:python -m ccsam_hf|recipes)[ /](\w+)", printed.partition("What to type next")[2]):
+        assert command in COMMANDS or (RECIPES / f"{command}.py").is_file()
+
+
+def test_the_four_digits_rows_start_from_the_same_weights(run) -> None:
+    folder, _ = run("digits_lt")
+    settings = [(folder / f"seed0/{arm}/settings.yaml").read_text(encoding="utf-8") for arm in ("plain", "ccsam")]
+    plain, ccsam = (yaml.safe_load(text) for text in settings)
+    assert plain["benchmark"] == ccsam["benchmark"]
+    differing = {
+        name for name in {*plain["stage1"], *ccsam["stage1"]} if plain["stage1"].get(name) != ccsam["stage1"].get(name)
+    }
+    assert differing == {"perturbation", "output_dir"}
+
+
+@pytest.mark.parametrize("name", [*NAMES, "digits_lt"])
 def test_says_what_it_is(name) -> None:
-    text = (RECIPES / f"{name}.py").read_text()
-    assert len(text.splitlines()) <= 60
+    text = (RECIPES / f"{name}.py").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120
     assert "accelerate launch" in text.split('"""')[1]
     assert f"recipes/{name}.py" in text
     assert "paper" in text.lower()
@@ -98,13 +134,15 @@ def test_the_cifar_header_has_the_papers_rows() -> None:
 
 
 def test_the_digits_header_has_the_figures_of_its_record() -> None:
-    (record,) = (RECIPES.parent / "model_cards").glob("*-on-digits-lt-*-ratio-50-*-adversarial-seed-42/run.json")
-    content = json.loads(record.read_text())
-    header = (RECIPES / "digits_lt.py").read_text().split('"""')[1]
-    for stage in content["stages"]:
-        accuracy, few = (100 * stage["metrics"][name] for name in ("accuracy", "few"))
-        assert f"{accuracy:.1f} ({few:.1f})" in header, stage["role"]
-    assert f"in {content['wall_time_s']:.0f} s" in header
+    (record,) = (RECIPES.parent / "model_cards").glob("*-on-digits-lt-*-ratio-50-*-adversarial-seed-0/run.json")
+    notes = json.loads(record.read_text(encoding="utf-8"))["model"]["notes"]
+    header = (RECIPES / "digits_lt.py").read_text(encoding="utf-8")
+    readme = (RECIPES.parent / "README.md").read_text(encoding="utf-8")
+    assert [note.partition(", mean ±")[0] for note in notes] == list(ROWS)
+    for note in notes:
+        for figure in re.findall(r"[\d.]+ ± [\d.]+", note.partition(":")[2]):
+            assert figure in header
+            assert figure in readme
 
 
 def test_official_lists_are_read(run) -> None:
@@ -126,6 +164,7 @@ def test_image_folder_tells_the_few_shot_classes_and_holds_images_out(run) -> No
 def test_pipeline_on_raw_images_equals_the_trainer(run, name) -> None:
     folder, _ = run(name)
     if name == "digits_lt":
+        folder = folder / "seed0" / "ccsam"
         test = load_benchmark("digits-lt").test
     else:
         test = load_benchmark("cifar100-lt", data_dir=folder / "images", subset=True).test
