@@ -1,21 +1,28 @@
 """From a checkpoint and a split to the whole picture."""
 
-from ccsam_hf.evaluation.compare import compare_predictions
-from ccsam_hf.evaluation.evaluate import OpenSet, evaluate_model
-from ccsam_hf.evaluation.figures import group_bars_figure
-from ccsam_hf.evaluation.options import EvaluationOptions, OpenSetOptions
-from ccsam_hf.evaluation.result import Evaluation, Predictions
-from ccsam_hf.evaluation.table import paired_table, summary_table
+from .evaluate import CheckpointEvaluation, evaluate_checkpoint, evaluate_model, evaluation_text
+from .image_split import ImageSplit, SplitOptions, load_split
+from .open_recognition import OpenSet, OpenSetOptions
+from .plots import draw_figures, group_bars_figure
+from .results import Evaluation, Predictions, compare_predictions, paired_table, summary_table
+from .runner import EvaluationOptions
 
 __all__ = [
+    "CheckpointEvaluation",
     "Evaluation",
     "EvaluationOptions",
+    "ImageSplit",
     "OpenSet",
     "OpenSetOptions",
     "Predictions",
+    "SplitOptions",
     "compare_predictions",
+    "draw_figures",
+    "evaluate_checkpoint",
     "evaluate_model",
+    "evaluation_text",
     "group_bars_figure",
+    "load_split",
     "paired_table",
     "summary_table",
 ]

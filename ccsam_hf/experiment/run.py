@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ..data import Benchmark, ImageViews, class_report
 from ..evaluation import Evaluation, EvaluationOptions, evaluate_model
-from ..evaluation.figures import draw_figures
+from ..evaluation.plots import draw_figures
 from ..hub import device_name, log_summary
 from ..models import replace_classifier
 from ..training import LongTailedTrainer, default_options

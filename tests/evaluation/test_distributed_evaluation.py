@@ -7,8 +7,8 @@ from accelerate import Accelerator, debug_launcher
 from accelerate.state import AcceleratorState
 
 from ccsam_hf.evaluation import EvaluationOptions, OpenSet, OpenSetOptions, evaluate_model
-from ccsam_hf.evaluation.options import OPEN_SCORERS
-from ccsam_hf.evaluation.passes import shard
+from ccsam_hf.evaluation.open_recognition import OPEN_SCORERS
+from ccsam_hf.evaluation.runner import shard
 
 SIZES = (1, 4, 23)  # less than a batch for each process, one whole batch, and a remainder
 FILES = ("metrics.json", "per_class.csv", "predictions.safetensors")

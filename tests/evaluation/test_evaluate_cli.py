@@ -10,9 +10,10 @@ from matplotlib import pyplot, rcParams
 from PIL import Image as PillowImage
 
 from ccsam_hf.data import load_benchmark
-from ccsam_hf.evaluation.cli import main, parser
-from ccsam_hf.evaluation.figures import group_bars_figure
-from ccsam_hf.evaluation.open_images import load_open_images
+from ccsam_hf.evaluation import SplitOptions
+from ccsam_hf.evaluation.cli import main
+from ccsam_hf.evaluation.open_recognition import load_open_images
+from ccsam_hf.evaluation.plots import group_bars_figure
 from ccsam_hf.inference import load_classifier
 from ccsam_hf.models import create_model
 
@@ -78,9 +79,10 @@ def test_command(folder, open_folder, digits, tmp_path, capsys) -> None:
 
 
 def test_seed_none_takes_the_first_images() -> None:
-    required = ["--model", "m", "--benchmark", "cifar10-lt", "--output_dir", "o"]
-    assert parser().parse_args([*required, "--split_seed", "none"]).split_seed is None
-    assert parser().parse_args([*required, "--split_seed", "3"]).split_seed == 3
+    assert SplitOptions(split_seed="none").seed_of_split is None
+    assert SplitOptions(split_seed="3").seed_of_split == 3
+    with pytest.raises(ValueError, match="--split_seed three is neither a whole number nor none"):
+        _ = SplitOptions(split_seed="three").seed_of_split
 
 
 def test_refused_commands(folder, tmp_path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ccsam_hf.evaluation import EvaluationOptions, Predictions, compare_predictions, evaluate_model, summary_table
-from ccsam_hf.evaluation.labels import match_labels, training_counts
+from ccsam_hf.evaluation.checkpoints import match_labels, training_counts
 from ccsam_hf.metrics import long_tail_accuracy
 from ccsam_hf.metrics.label_shift import target_distribution
 from ccsam_hf.metrics.streaming import StreamingMetrics

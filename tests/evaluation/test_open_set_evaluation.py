@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from ccsam_hf.evaluation import EvaluationOptions, OpenSet, OpenSetOptions, evaluate_model
-from ccsam_hf.evaluation.options import OPEN_SCORERS
+from ccsam_hf.evaluation.open_recognition import OPEN_SCORERS
 from ccsam_hf.metrics.open_set import f_measures, reject
 
 OPTIONS = EvaluationOptions(progress=False, batch_size=16, bootstrap=0)

@@ -6,7 +6,8 @@ import pytest
 
 from ccsam_hf.data import load_benchmark
 from ccsam_hf.models import create_model
-from ccsam_hf.sharpness.cli import distinct_labels, main, parser
+from ccsam_hf.sharpness.cli import main
+from ccsam_hf.sharpness.measure import distinct_labels
 
 FAST = [
     "--samples=40",
@@ -66,8 +67,3 @@ def test_labels_tell_the_folders_apart():
     assert distinct_labels(["runs/a/model", "runs/b/model"]) == ["a-model", "b-model"]
     assert distinct_labels(["/x/a/run/model", "/y/b/run/model"]) == ["a-run-model", "b-run-model"]
     assert distinct_labels(["m", "m"]) == ["m", "m"]
-
-
-def test_seed_none_takes_the_first_images():
-    required = ["--model", "m", "--benchmark", "cifar10-lt", "--output_dir", "o"]
-    assert parser().parse_args([*required, "--split_seed", "none"]).split_seed is None

@@ -8,13 +8,14 @@ from functools import partial
 import pytest
 import torch
 
+from ccsam_hf.evaluation.image_split import read_counts
 from ccsam_hf.sharpness import AnalysisSettings, LabelledSplit, Sizes, analyse
 from ccsam_hf.sharpness.budget import LADDER, Plan, choose_plan, expected_seconds
 from ccsam_hf.sharpness.class_parts import bound_part
-from ccsam_hf.sharpness.cli import check_counts, run_folders
 from ccsam_hf.sharpness.figures import contour_figure, numbers
 from ccsam_hf.sharpness.groups import group_weights
 from ccsam_hf.sharpness.guard import untouched
+from ccsam_hf.sharpness.measure import checked_counts, run_folders
 from ccsam_hf.sharpness.parts import noise_part
 from ccsam_hf.sharpness.report import rarer_is_larger
 from ccsam_hf.sharpness.store import PartStore, fingerprint, plain
@@ -151,12 +152,17 @@ def test_budget_chooses_the_finest_rung_that_fits():
 
 def test_missing_or_foreign_class_counts_are_asked_for(tmp_path):
     with pytest.raises(ValueError, match="pass --class_counts FILE"):
-        check_counts("m", None, COUNTS, None)
+        checked_counts("m", None, COUNTS.tolist(), False)
     with pytest.raises(ValueError, match="imbalance ratio and split seed"):
-        check_counts("m", [1, 2, 3], COUNTS, None)
-    check_counts("m", None, COUNTS, "benchmark")
-    (tmp_path / "counts.json").write_text("[6, 4, 2]")
-    check_counts("m", None, COUNTS, str(tmp_path / "counts.json"))
+        checked_counts("m", [1, 2, 3], COUNTS.tolist(), False)
+    assert checked_counts("m", [1, 2, 3], COUNTS.tolist(), True) == [6, 4, 2]
+    assert checked_counts("m", [1, 2, 3], None, False, on_benchmark=False) == [1, 2, 3]
+    (tmp_path / "counts.json").write_text("[6, 4, 2]", encoding="utf-8")
+    assert read_counts(tmp_path / "counts.json", ["a", "b", "c"]) == [6, 4, 2]
+    (tmp_path / "counts.json").write_text('{"b": 4, "a": 6, "c": 2}', encoding="utf-8")
+    assert read_counts(tmp_path / "counts.json", ["a", "b", "c"]) == [6, 4, 2]
+    with pytest.raises(ValueError, match="c, d differ"):
+        read_counts(tmp_path / "counts.json", ["a", "b", "d"])
     with pytest.raises(ValueError, match="class counts of the training set"):
         LabelledSplit("s", LABELS, torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match=r"do not lie in 0\.\.1"):

@@ -1,12 +1,15 @@
-"""One pass of a model over a data set, shared between processes, logits dropped batch by batch.
+"""One pass of a model over a data set, shared between processes, and the options of an evaluation.
 
 Batch k always holds the same images and goes to process k mod P, so every image meets the same arithmetic whatever the
-number P of processes: figures of any set-up are identical. Nothing is padded and nothing counted twice.
+number P of processes: figures of any set-up are identical. Nothing is padded and nothing counted twice. Logits are
+dropped batch by batch.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -17,11 +20,55 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import default_data_collator
 
-from ccsam_hf.metrics.inputs import EMPTY_SPLIT
-from ccsam_hf.models import FeatureTap, find_classifier
+from ..metrics.calibration import DEFAULT_BINS
+from ..metrics.inputs import EMPTY_SPLIT
+from ..models import FeatureTap, find_classifier
+from ..shots import ShotThresholds
 
 Columns = dict[str, np.ndarray]
 Collate = Callable[[list[Any]], Mapping[str, Any]]
+SourcePrior = Literal["train", "uniform"]
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How the closed-set figures are made.
+
+    logit_adjustment: τ of post-hoc logit adjustment, for every figure (0: logits as they are).
+    targets: shifted test distributions to report, such as "forward-50", "uniform", "backward-50".
+    source_prior: the class prior that the logits presume, which a target's prior replaces: "train" (cross entropy),
+        "uniform" (class-balanced training, balanced softmax). By default what the checkpoint records
+        (config.training_prior); where it records nothing, figures with the target's prior are left out.
+    bootstrap: replicates behind the confidence intervals (0: none); level: their coverage.
+    """
+
+    thresholds: ShotThresholds = field(default_factory=ShotThresholds)
+    calibration_bins: int = DEFAULT_BINS
+    logit_adjustment: float = 0.0
+    targets: tuple[str, ...] = ()
+    source_prior: SourcePrior | None = None
+    bootstrap: int = 1000
+    level: float = 0.95
+    seed: int = 0
+    batch_size: int = 256
+    num_workers: int = 0
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; use at least 1.")
+        if self.bootstrap < 0:
+            raise ValueError(f"bootstrap is {self.bootstrap}; use 0 for no intervals, 1000 for usual ones.")
+        if self.bootstrap == 0 and (self.level, self.seed) != (0.95, 0):
+            raise ValueError("level and seed belong to the bootstrap and have no effect with bootstrap=0.")
+        if self.source_prior not in (None, *get_args(SourcePrior)):
+            raise ValueError(
+                f"source_prior is {self.source_prior!r}; choose one of {', '.join(get_args(SourcePrior))}."
+            )
+        if self.source_prior is not None and not self.targets:
+            raise ValueError(
+                "source_prior corrects predictions for shifted test sets and has no effect without targets."
+            )
 
 
 @dataclass(frozen=True)
@@ -141,11 +188,11 @@ def shard(size: int, batch_size: int, process: int, processes: int) -> list[list
     return [list(range(start, min(start + batch_size, size))) for start in starts]
 
 
-def _in_order(parts: list[tuple[list[Columns], str | None]]) -> Columns:
-    errors = [error for _, error in parts if error]
+def _in_order(shares: list[tuple[list[Columns], str | None]]) -> Columns:
+    errors = [error for _, error in shares if error]
     if errors:
         raise ValueError(errors[0])
-    pieces = [piece for columns, _ in parts for piece in columns]
-    joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    batches = [batch for columns, _ in shares for batch in columns]
+    joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     order = np.argsort(joined.pop("index"), kind="stable")
     return {name: values[order] for name, values in joined.items()}

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ccsam_hf.evaluation.result import Evaluation, write_json
-from ccsam_hf.metrics.open_set import OPEN, roc_curve
-from ccsam_hf.metrics.per_class import ClassRow
-from ccsam_hf.shots import SHOT_GROUPS
+from ..metrics.open_set import OPEN, roc_curve
+from ..metrics.per_class import ClassRow
+from ..shots import SHOT_GROUPS
+from .results import Evaluation, write_json
 
 GROUP_MARKERS = {"many": "o", "medium": "s", "few": "^"}
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++")
