@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -229,6 +230,12 @@ def _of_saved(options: SplitOptions, default: str) -> ImageSplit:
     split = _chosen(splits, options.split, default, source)
     parts = {key: _standard(part, options, source) for key, part in splits.items()}
     names = class_names(parts[split])
+    if names is None:
+        warnings.warn(
+            f"The labels of {source!r} have no names: their numbers are taken as the checkpoint's. Cast the column to "
+            "datasets.ClassLabel to have the classes matched by name.",
+            stacklevel=3,
+        )
     training = parts.get("train")
     counted = training is not None and names is not None and class_names(training) == names
     name = place.resolve().name if place.is_dir() else source

@@ -5,6 +5,7 @@ from .curvature import Curvature, Spectrum, curvature, hutchinson_trace, lanczos
 from .guard import untouched
 from .inputs import Analysis, Checkpoint, LabelledSplit
 from .landscape import filter_normalised, landscape, trajectory_plane
+from .measure import CheckpointSharpness, measure_sharpness
 from .noise import classifier_noise_losses, noise_losses
 from .objective import Objective
 from .radii import class_gradient_norms, few_over_many
@@ -17,6 +18,7 @@ __all__ = [
     "Analysis",
     "AnalysisSettings",
     "Checkpoint",
+    "CheckpointSharpness",
     "Curvature",
     "LabelledSplit",
     "Objective",
@@ -34,6 +36,7 @@ __all__ = [
     "hutchinson_trace",
     "lanczos",
     "landscape",
+    "measure_sharpness",
     "needed_ratio",
     "noise_losses",
     "printed_bound",

@@ -141,7 +141,7 @@ def measure_sharpness(options: CheckpointSharpness) -> Path:
         checkpoints.append(Checkpoint(label, _loader(source), _pictures(classifier, data.images), earlier))
     if any(other != counts[0] for other in counts):
         raise ValueError("The checkpoints were trained with different class counts; measure them one by one.")
-    labels = mapping[torch.as_tensor(labels_of(data.images))]
+    labels = mapping[torch.tensor(labels_of(data.images))]
     class_counts = torch.tensor(counts[0])
     in_split = torch.bincount(labels, minlength=len(class_counts))
     is_training = data.split in ("train", "all") and torch.equal(in_split, class_counts)
