@@ -1,20 +1,20 @@
 """Sharpness of checkpoints: noise curves, landscapes, characteristic radii, bounds, curvature, and their report."""
 
+from .analysis import Checkpoint, analyse
 from .bounds import PrintedBound, certified_bound, needed_ratio, printed_bound
-from .curvature import Curvature, Spectrum, curvature, hutchinson_trace, lanczos
-from .guard import untouched
-from .inputs import Analysis, Checkpoint, LabelledSplit
+from .budget import AnalysisSettings, Sizes
+from .curvature import Curvature, Spectrum, curvature, hutchinson_trace, lanczos, sam_sharpness
 from .landscape import filter_normalised, landscape, trajectory_plane
 from .measure import CheckpointSharpness, measure_sharpness
 from .noise import classifier_noise_losses, noise_losses
 from .objective import Objective
-from .radii import class_gradient_norms, few_over_many
-from .run import analyse
-from .settings import AnalysisSettings, Sizes
-from .sharpness import sam_sharpness
-from .subject import Subject
+from .problem import AnalysedNetwork, class_gradient_norms, untouched
+from .radii import few_over_many
+from .sharpness_report import Analysis
+from .shot_samples import LabelledSplit
 
 __all__ = [
+    "AnalysedNetwork",
     "Analysis",
     "AnalysisSettings",
     "Checkpoint",
@@ -25,7 +25,6 @@ __all__ = [
     "PrintedBound",
     "Sizes",
     "Spectrum",
-    "Subject",
     "analyse",
     "certified_bound",
     "class_gradient_norms",

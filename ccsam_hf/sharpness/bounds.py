@@ -38,15 +38,27 @@ for a backbone that was not trained on S.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
+
+from .budget import AnalysisSettings
+from .objective import Objective
+from .problem import AnalysedNetwork, wrong_probability
+from .saved_results import Keep, compute_anew
+from .shot_samples import ALL
+
+# Gaussian draws for the averaged empirical risk of the certified bound, and its widths as ratios √k ρ/‖w‖.
+BOUND_DRAWS, BOUND_RATIOS = 100, (0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 @dataclass(frozen=True)
 class PrintedBound:
-    """B(ρ*) and its parts, each [C] in float64; infinite radii (zero gradients) stay infinite."""
+    """B(ρ*) and its terms, each [C] in float64; infinite radii (zero gradients) stay infinite."""
 
     value: Tensor
     radius: Tensor
@@ -168,3 +180,76 @@ def check_unit_interval(loss: Tensor, delta: float) -> None:
             "The bound needs losses in [0, 1], and cross-entropy is not; use the probability of a wrong label, "
             "1 - p(label), or the error rate."
         )
+
+
+def measure_bounds(
+    network: AnalysedNetwork, settings: AnalysisSettings, class_counts: Tensor, keep: Keep = compute_anew
+) -> dict[str, Any]:
+    """The bound as printed, per class (Eq. 7) and overall (Eq. 5), and the certified bound, with 1 − p(label)."""
+    objective = network.objective(settings.radius_scope, wrong_probability)
+    losses, norms = network.class_gradients(settings.radius_scope, wrong_probability, len(class_counts), keep)
+    known = losses.isfinite() & (class_counts > 0)
+    weights = objective.groups[ALL]
+    overall_loss = objective.group_losses(objective.start)[list(objective.groups).index(ALL)].cpu()
+    overall_norm = objective.gradient(weights).double().norm().cpu()
+    bound = printed_bound(
+        torch.cat([overall_loss[None], losses[known]]).clamp(0, 1),
+        torch.cat([overall_norm[None], norms[known]]),
+        objective.weight_norm,
+        objective.num_parameters,
+        torch.cat([class_counts.sum()[None], class_counts[known]]),
+        settings.delta,
+    )
+    fields = ("value", "radius", "relative_radius", "complexity", "needed_ratio")
+    rows = {name: getattr(bound, name) for name in fields}
+    return {
+        "classes": known.nonzero().squeeze(1),
+        "class_counts": class_counts[known],
+        "loss": losses[known],
+        "gradient_norm": norms[known],
+        "overall": {
+            "loss": float(overall_loss),
+            "gradient_norm": float(overall_norm),
+            **{name: float(row[0]) for name, row in rows.items()},
+        },
+        "per_class": {name: row[1:] for name, row in rows.items()},
+        "class_mean": float(bound.value[1:].mean()),
+        "certified": _certified(network, objective, settings, class_counts, keep),
+        "weight_norm": objective.weight_norm,
+        "num_parameters": objective.num_parameters,
+        "delta": settings.delta,
+    }
+
+
+def _certified(
+    network: AnalysedNetwork, objective: Objective, settings: AnalysisSettings, class_counts: Tensor, keep: Keep
+) -> dict[str, Any]:
+    """The corollary's bound overall, on the widths of `BOUND_RATIOS`; only where all samples of the split are at hand.
+
+    It speaks of the mean over *all* n samples, of which a subset is not the sample that was trained on.
+    """
+    if not torch.equal(torch.bincount(network.labels.cpu(), minlength=len(class_counts)), class_counts):
+        return {"reason": "needs every training sample; raise --samples to the size of the training set"}
+    if settings.radius_scope != "classifier":
+        return {"reason": "computed for --radius_scope classifier only: each draw of other weights costs a pass"}
+    widths = torch.tensor(BOUND_RATIOS, dtype=torch.float64) * objective.weight_norm / objective.num_parameters**0.5
+    everything = replace(objective, groups={ALL: objective.groups[ALL]})
+    generator = torch.Generator().manual_seed(settings.seed + 1)
+    draws = torch.randn(BOUND_DRAWS, objective.num_parameters, generator=generator).to(objective.start)
+
+    def mean(width: float) -> float:
+        return float(torch.stack([everything.group_losses(objective.start + width * draw) for draw in draws]).mean())
+
+    means = []
+    for place, width in enumerate(tqdm(widths.tolist(), desc="Gaussian averages", leave=False, disable=None)):
+        means.append(keep(f"width {place}", partial(mean, width)))
+    bounds = certified_bound(
+        torch.tensor(means, dtype=torch.float64).clamp(0, 1),
+        BOUND_DRAWS,
+        objective.weight_norm,
+        objective.num_parameters,
+        widths,
+        int(class_counts.sum()),
+        settings.delta,
+    )
+    return {"relative_width": list(BOUND_RATIOS), "averaged_loss": means, "bound": bounds, "draws": BOUND_DRAWS}

@@ -1,13 +1,20 @@
-"""The Hessian's extreme eigenvalues and trace, from Hessian-vector products alone."""
+"""The Hessian's extreme eigenvalues and trace, and SAM's sharpness: how the loss bends and rises around the weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
+
+from .budget import AnalysisSettings, Sizes, required
+from .objective import Objective
+from .problem import AnalysedNetwork
+from .saved_results import Keep, compute_anew
 
 Matvec = Callable[[Tensor], Tensor]
 
@@ -97,3 +104,70 @@ def curvature(matvec: Matvec, like: Tensor, steps: int, probes: int, seed: int =
         trace=trace,
         trace_error=error,
     )
+
+
+def sam_sharpness(objective: Objective, weights: Tensor, radius: float, steps: int = 5) -> float:
+    """max over ‖ε‖ ≤ ρ of L(θ + ε) − L(θ), a lower estimate by ``steps`` projected ascent steps (Foret et al. 2021).
+
+    The first step is SAM's own, ε = ρ ∇L/‖∇L‖; each later one adds ρ times the unit gradient at θ + ε and goes back
+    to the ball. The largest loss met is kept, so that more steps never lower the estimate. A zero gradient at θ
+    (nothing to climb) gives 0. ``radius`` is absolute.
+    """
+    if not radius > 0 or steps < 1:
+        raise ValueError(f"Sharpness needs a positive radius and at least 1 step, got {radius} and {steps}.")
+    base = _value(objective, weights, objective.start)
+    epsilon = torch.zeros_like(objective.start)
+    best = base
+    for _ in range(steps):
+        gradient = objective.gradient(weights, objective.start + epsilon)
+        norm = gradient.norm()
+        if not norm > 0:
+            break
+        epsilon = epsilon + radius * gradient / norm
+        epsilon = epsilon * (radius / epsilon.norm()).clamp(max=1)
+        best = max(best, _value(objective, weights, objective.start + epsilon))
+    return best - base
+
+
+@torch.no_grad()
+def _value(objective: Objective, weights: Tensor, theta: Tensor) -> float:
+    """Σ w_i l_i with the statistics that the gradient sees, over the group's own samples only."""
+    index = weights.nonzero().squeeze(1)
+    per_sample = objective.at(theta)
+    sums = [(weights[some].double() * per_sample(some).double()).sum() for some in index.split(objective.batch_size)]
+    return float(sum(sums))
+
+
+def measure_curvature(
+    network: AnalysedNetwork, settings: AnalysisSettings, sizes: Sizes, keep: Keep = compute_anew
+) -> dict[str, Any]:
+    """Hessian eigenvalues at both ends and trace for each group."""
+    objective = network.objective(settings.curvature_scope)
+
+    def spectrum(weights: Tensor) -> dict[str, Any]:
+        matvec = partial(objective.hessian_vector, weights)
+        steps, probes = required(sizes.steps), required(sizes.probes)
+        return curvature(matvec, objective.start, steps, probes, settings.seed).describe()
+
+    groups = {name: keep(name, partial(spectrum, weights)) for name, weights in objective.groups.items()}
+    return {"groups": groups, "num_parameters": objective.num_parameters}
+
+
+def measure_sam_sharpness(
+    network: AnalysedNetwork, settings: AnalysisSettings, sizes: Sizes, keep: Keep = compute_anew
+) -> dict[str, Any]:
+    """SAM's sharpness of each group by one and by several ascent steps."""
+    objective = network.objective(settings.curvature_scope)
+    radius, steps = settings.sharpness_radius, required(sizes.ascent_steps)
+
+    def rises(weights: Tensor) -> dict[str, float]:
+        return {
+            "one_step": sam_sharpness(objective, weights, radius, 1),
+            "several_steps": sam_sharpness(objective, weights, radius, steps),
+        }
+
+    return {
+        "radius": radius,
+        "relative_radius": radius / objective.weight_norm,
+        "groups": {name: keep(name, partial(rises, weights)) for name, weights in objective.groups.items()},
+    }

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ccsam_hf.sharpness.objective import Objective, flatten, unflatten
-from ccsam_hf.sharpness.pieces import Keep, compute_anew
-from ccsam_hf.sharpness.side_by_side import losses_at
+from .budget import AnalysisSettings, Sizes, required
+from .objective import Objective, flatten, losses_at, unflatten, unit_directions
+from .problem import AnalysedNetwork
+from .saved_results import Keep, compute_anew
+from .shot_samples import ALL
 
 
 def filter_normalised(direction: Tensor, objective: Objective) -> Tensor:
@@ -22,13 +26,13 @@ def filter_normalised(direction: Tensor, objective: Objective) -> Tensor:
     """
     weights = unflatten(objective.start, objective.shapes)
     scaled = {}
-    for name, piece in unflatten(direction, objective.shapes).items():
-        if piece.ndim < 2:
-            scaled[name] = torch.zeros_like(piece)
+    for name, tensor in unflatten(direction, objective.shapes).items():
+        if tensor.ndim < 2:
+            scaled[name] = torch.zeros_like(tensor)
             continue
-        filters, reference = piece.flatten(1), weights[name].flatten(1)
-        norms = filters.norm(dim=1, keepdim=True).clamp(min=torch.finfo(piece.dtype).tiny)
-        scaled[name] = (filters * reference.norm(dim=1, keepdim=True) / norms).view_as(piece)
+        filters, reference = tensor.flatten(1), weights[name].flatten(1)
+        norms = filters.norm(dim=1, keepdim=True).clamp(min=torch.finfo(tensor.dtype).tiny)
+        scaled[name] = (filters * reference.norm(dim=1, keepdim=True) / norms).view_as(tensor)
     return flatten(scaled)
 
 
@@ -83,3 +87,44 @@ def trajectory_plane(points: Tensor) -> tuple[Tensor, Tensor, float]:
     basis = torch.where(norms > floor, basis / norms, torch.zeros_like(basis))
     explained = float(values[-2:].clamp(min=0).sum() / values.sum())
     return basis.to(points), offsets @ basis.T, explained
+
+
+def landscape_groups(groups: Mapping[str, Tensor]) -> dict[str, str]:
+    """Overall, head and tail: "all" and the most and least frequent of the shot groups that have samples."""
+    shots = [name for name in groups if name != ALL]
+    return {ALL: "overall", shots[0]: f"head ({shots[0]})", shots[-1]: f"tail ({shots[-1]})"}
+
+
+def measure_landscape(
+    network: AnalysedNetwork, settings: AnalysisSettings, sizes: Sizes, keep: Keep = compute_anew
+) -> dict[str, Any]:
+    """Losses on a plane of two filter-normalised random directions through the weights."""
+    objective = network.objective("all")
+    axis = grid_axis(settings.grid_range, required(sizes.grid))
+    first, second = (filter_normalised(unit, objective) for unit in unit_directions(2, objective.start, settings.seed))
+    surface = landscape(objective, first, second, axis, axis, keep)
+    return {"axes": [axis, axis], **_surfaces(surface, objective)}
+
+
+def measure_path(
+    network: AnalysedNetwork,
+    directions: Tensor,
+    coordinates: Tensor,
+    explained: float,
+    sizes: Sizes,
+    keep: Keep = compute_anew,
+) -> dict[str, Any]:
+    """Losses on the plane of a run's path, around its last point, wide enough to hold all of it."""
+    objective = network.objective("all")
+    axes = []
+    for column in coordinates.T:
+        margin = max(0.15 * float(column.max() - column.min()), 0.05 * float(coordinates.abs().max()))
+        axes.append(torch.linspace(float(column.min()) - margin, float(column.max()) + margin, required(sizes.grid)))
+    surface = landscape(objective, directions[0], directions[1], axes[0], axes[1], keep)
+    return {"axes": axes, "path": coordinates, "explained": explained, **_surfaces(surface, objective)}
+
+
+def _surfaces(surface: Tensor, objective: Objective) -> dict[str, Any]:
+    wanted = landscape_groups(objective.groups)
+    planes = {label: surface[:, :, list(objective.groups).index(name)] for name, label in wanted.items()}
+    return {"losses": planes, "masked": int((~surface.isfinite()).sum())}

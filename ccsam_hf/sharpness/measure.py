@@ -16,11 +16,12 @@ from ..data import labels_of
 from ..evaluation.checkpoints import checkpoint_names, match_labels, training_counts
 from ..evaluation.image_split import ImageSplit, SplitOptions, load_split, read_counts
 from ..inference import Classifier, load_classifier, open_image
+from ..sam.scope import CHOICES
 from ..shots import SHOT_GROUPS
-from .inputs import Checkpoint, LabelledSplit, LoadModel
-from .run import analyse
-from .scopes import SCOPES
-from .settings import DIRECTIONS, PARTS, AnalysisSettings, Sizes
+from .analysis import Checkpoint, analyse
+from .budget import DIRECTIONS, MEASURES, AnalysisSettings, Sizes
+from .problem import LoadModel
+from .shot_samples import LabelledSplit
 
 _DEFAULT = AnalysisSettings()
 OF_THE_BENCHMARK = "benchmark"
@@ -61,10 +62,10 @@ class CheckpointSharpness(SplitOptions):
     steps: int | None = field(default=None, metadata={"help": "Lanczos steps."})
     probes: int | None = field(default=None, metadata={"help": "Hutchinson probes."})
     ascent_steps: int | None = field(default=None, metadata={"help": "Ascent steps of SAM's sharpness."})
-    parts: list[str] = field(default_factory=lambda: list(PARTS), metadata={"help": f"Among {', '.join(PARTS)}."})
-    scopes: list[str] = field(
-        default_factory=lambda: list(_DEFAULT.scopes), metadata={"help": f"Of noise: {', '.join(SCOPES)}."}
+    measures: list[str] = field(
+        default_factory=lambda: list(MEASURES), metadata={"help": f"Among {', '.join(MEASURES)}."}
     )
+    scopes: list[str] = field(default_factory=lambda: list(_DEFAULT.scopes), metadata={"help": f"Of noise: {CHOICES}."})
     directions: list[str] = field(
         default_factory=lambda: list(DIRECTIONS), metadata={"help": f"Of noise: {', '.join(DIRECTIONS)}."}
     )
@@ -80,7 +81,6 @@ class CheckpointSharpness(SplitOptions):
     curvature_scope: str = field(
         default=_DEFAULT.curvature_scope, metadata={"help": "Weights of Hessian and SAM's sharpness."}
     )
-    last_stage: str | None = field(default=None, metadata={"help": "Module where the scope last_stage begins."})
     recalibrate_bn: bool = field(
         default=False, metadata={"help": "Re-estimate BatchNorm statistics at every weight vector."}
     )

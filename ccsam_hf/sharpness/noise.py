@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ccsam_hf.sharpness.objective import Objective, weighted_sums
-from ccsam_hf.sharpness.pieces import Keep, compute_anew
-from ccsam_hf.sharpness.side_by_side import losses_at
+from .budget import AnalysisSettings, Sizes, required
+from .objective import Objective, losses_at, unit_directions, weighted_sums
+from .problem import AnalysedNetwork
+from .saved_results import Keep, compute_anew, under
+
+# 25 levels in each of the two ranges and 5 directions: the features make more of them almost free.
+CLASSIFIER_SIZES = {"levels": 25, "seeds": 5}
+
+
+def noise_name(scope: str, direction: str) -> str:
+    """Name of a noise curve's files: ``noise-last-1-random`` for the scope last:1."""
+    return f"noise-{re.sub(r'[^A-Za-z0-9_.]+', '-', scope).strip('-')}-{direction}"
 
 
 def noise_ratios(largest: float, number: int) -> Tensor:
@@ -76,3 +88,53 @@ def classifier_noise_losses(
             losses = noisy.logsumexp(2) - noisy.gather(2, targets[..., None]).squeeze(2)
             totals[level] += weighted_sums(mixing[:, index], losses.T)
     return totals
+
+
+def measure_noise(
+    network: AnalysedNetwork,
+    scope: str,
+    direction: str,
+    settings: AnalysisSettings,
+    sizes: Sizes,
+    keep: Keep = compute_anew,
+) -> dict[str, Any]:
+    """Loss against ‖ε‖/‖θ‖ for each group: {"ratios": {range: [R]}, "losses": {range: {group: [R][S]}}}."""
+    objective = network.objective(scope)
+    largest = {"global": settings.noise_range, "local": settings.local_range}
+    ratios = {name: noise_ratios(value, required(sizes.levels)) for name, value in largest.items()}
+    curves: dict[str, dict[str, Tensor]] = {}
+    together = torch.cat(list(ratios.values()))
+    if direction == "random":
+        units = unit_directions(required(sizes.seeds), objective.start, settings.seed)
+        values = _curves(network, scope, objective, together, units, keep)
+    else:
+        values = _worst_curves(network, scope, objective, together, keep)
+    for name, part in zip(ratios, values.split([len(r) for r in ratios.values()]), strict=True):
+        curves[name] = {group: part[:, :, place] for place, group in enumerate(objective.groups)}
+    return {
+        "ratios": ratios,
+        "losses": curves,
+        "masked": int((~values.isfinite()).sum()),
+        "weight_norm": objective.weight_norm,
+        "num_parameters": objective.num_parameters,
+    }
+
+
+def _curves(
+    network: AnalysedNetwork, scope: str, objective: Objective, ratios: Tensor, units: Tensor, keep: Keep
+) -> Tensor:
+    """[R, S, G] by whichever way is the cheaper."""
+    layer = network.linear if scope == "classifier" else None
+    if layer is None:
+        return noise_losses(objective, ratios, units, keep)
+    labels = network.labels.to(network.device)
+    return classifier_noise_losses(network.features, labels, layer.weight, layer.bias, objective.groups, ratios, units)
+
+
+def _worst_curves(network: AnalysedNetwork, scope: str, objective: Objective, ratios: Tensor, keep: Keep) -> Tensor:
+    """Each group along its own gradient, on its own samples, [R, 1, G]."""
+    columns = []
+    for (name, weights), unit in zip(objective.groups.items(), worst_directions(objective), strict=True):
+        alone = replace(objective, groups={name: weights})
+        columns.append(_curves(network, scope, alone, ratios, unit[None], under(name, keep)))
+    return torch.cat(columns, dim=2)

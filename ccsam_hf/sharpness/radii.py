@@ -1,62 +1,46 @@
-"""Class gradients, characteristic radii, and whether rarer classes have larger ones."""
+"""Characteristic radii of the classes, whether rarer classes have larger ones, and their history along a run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from ccsam_hf.sharpness.objective import Objective
-from ccsam_hf.sharpness.pieces import Keep, compute_anew
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-def class_gradient_norms(
-    objective: Objective, labels: Tensor, num_classes: int, keep: Keep = compute_anew
-) -> tuple[Tensor, Tensor]:
-    """Mean loss L_c and ‖g_c‖ = ‖∇_θ L_c‖ for each class, [C] and [C] in float64; NaN for a class without samples."""
-    losses = objective.losses(objective.start).double().cpu()
-    labels = labels.cpu()
-    means = torch.full((num_classes,), torch.nan, dtype=torch.float64)
-    norms = means.clone()
-
-    def norm(inside: Tensor) -> float:
-        weights = (inside.double() / inside.sum()).to(objective.start.device)
-        return float(objective.gradient(weights).double().norm())
-
-    for label in tqdm(range(num_classes), desc="class gradients", leave=False, disable=None):
-        inside = labels == label
-        if inside.any():
-            means[label] = losses[inside].mean()
-            norms[label] = keep(f"class {label}", partial(norm, inside))
-    return means, norms
+from ..sam.radius import characteristic_radius
+from ..training.meters import rank_correlation
+from .budget import AnalysisSettings
+from .problem import AnalysedNetwork, LoadModel, cross_entropy, untouched
+from .saved_results import Keep, compute_anew
 
 
-def linear_class_gradient_norms(
-    features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None, loss: Loss, num_classes: int
-) -> tuple[Tensor, Tensor]:
-    """`class_gradient_norms` of a linear classifier without ever forming a gradient of C x d numbers.
-
-    ‖g_c‖² = m⁻² Σ_ij ⟨δ_i, δ_j⟩ (⟨z_i, z_j⟩ + [bias]) over the m samples of class c, δ_i = ∂l_i/∂logits_i.
-    """
-    means = torch.full((num_classes,), torch.nan, dtype=torch.float64)
-    norms = means.clone()
-    for label in labels.unique().tolist():
-        inside = labels == label
-        inputs = features[inside].double()
-        shift = None if bias is None else bias.double()
-        logits = F.linear(inputs, weight.double(), shift).detach().requires_grad_()
-        losses = loss(logits, labels[inside])
-        (residuals,) = torch.autograd.grad(losses.sum(), logits)
-        gram = inputs @ inputs.T + (bias is not None)
-        means[label] = losses.detach().mean()
-        norms[label] = ((residuals @ residuals.T) * gram).sum().clamp(min=0).sqrt() / len(inputs)
-    return means, norms
+def measure_radii(
+    network: AnalysedNetwork, settings: AnalysisSettings, class_counts: Tensor, keep: Keep = compute_anew
+) -> dict[str, Any]:
+    """Class gradient norms, ρ_c (Eq. 8) and ‖ε_c‖/‖w‖ = √k ρ_c/‖w‖ (Eq. 9), for the classes with samples."""
+    objective = network.objective(settings.radius_scope)
+    losses, norms = network.class_gradients(settings.radius_scope, cross_entropy, len(class_counts), keep)
+    radii = characteristic_radius(objective.weight_norm, norms, objective.num_parameters, class_counts.double())
+    relative = objective.num_parameters**0.5 * radii / objective.weight_norm
+    masks = settings.thresholds.masks(class_counts)
+    known = relative.isfinite()
+    return {
+        "class_counts": class_counts,
+        "loss": losses,
+        "gradient_norm": norms,
+        "radius": radii,
+        "relative_radius": relative,
+        "weight_norm": objective.weight_norm,
+        "num_parameters": objective.num_parameters,
+        "few_over_many": few_over_many(relative, masks),
+        "rank_correlation": rank_correlation(relative[known], class_counts[known].double()),
+        "gradient_few_over_many": few_over_many(norms, masks),
+        "gradient_rank_correlation": rank_correlation(norms[known], class_counts[known].double()),
+        "zero_gradients": int((norms == 0).sum()),
+    }
 
 
 def few_over_many(values: Tensor, masks: dict[str, Tensor]) -> float | None:
@@ -65,3 +49,27 @@ def few_over_many(values: Tensor, masks: dict[str, Tensor]) -> float | None:
     if not all(len(group) for group in groups) or not groups[1].median() > 0:
         return None
     return float(groups[0].median() / groups[1].median())
+
+
+def radii_history(
+    network: AnalysedNetwork,
+    run: Iterable[tuple[int, LoadModel]],
+    settings: AnalysisSettings,
+    counts: Tensor,
+    keep: Keep = compute_anew,
+) -> dict[str, Any]:
+    """Few/many ratios and rank correlations of radii and gradient norms at each step of the run."""
+    names = ("few_over_many", "rank_correlation", "gradient_few_over_many", "gradient_rank_correlation")
+
+    def figures(load: LoadModel) -> list[float | None]:
+        model = load()
+        with untouched(model):
+            radii = measure_radii(replace(network, model=model), settings, counts)
+        return [radii[name] for name in names]
+
+    rows: dict[str, list[Any]] = {"steps": [], **{name: [] for name in names}}
+    for step, load in tqdm(run, desc="run", leave=False, disable=None):
+        rows["steps"].append(step)
+        for name, value in zip(names, keep(f"step {step}", partial(figures, load)), strict=True):
+            rows[name].append(value)
+    return rows

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from ccsam_hf.sharpness.curvature import curvature, hutchinson_trace, lanczos
+from ccsam_hf.sharpness.curvature import curvature, hutchinson_trace, lanczos, sam_sharpness
 from ccsam_hf.sharpness.landscape import filter_normalised, grid_axis, landscape, trajectory_plane
 from ccsam_hf.sharpness.noise import classifier_noise_losses, noise_losses, noise_ratios, worst_directions
 from ccsam_hf.sharpness.objective import Objective, unit_directions, weighted_sums
-from ccsam_hf.sharpness.radii import class_gradient_norms, few_over_many
-from ccsam_hf.sharpness.sharpness import sam_sharpness
+from ccsam_hf.sharpness.problem import class_gradient_norms
+from ccsam_hf.sharpness.radii import few_over_many
 from ccsam_hf.training.meters import rank_correlation
 
 

@@ -10,7 +10,7 @@ import torch
 
 from ccsam_hf.sharpness import AnalysisSettings, LabelledSplit, Sizes, analyse
 from ccsam_hf.sharpness.objective import Objective
-from ccsam_hf.sharpness.pieces import PieceFile, under
+from ccsam_hf.sharpness.saved_results import PartialResults, under
 from ccsam_hf.shots import ShotThresholds
 
 COUNTS = torch.tensor([6, 4, 2])
@@ -71,7 +71,7 @@ def results(folder):
 )
 def test_killed_and_resumed_equals_uninterrupted(part, settings, checkpoint, calls, tmp_path):
     """Killed half-way, and once more on the way from there; what is finished is not repeated."""
-    chosen = replace(SETTINGS, parts=(part,), **settings)
+    chosen = replace(SETTINGS, measures=(part,), **settings)
     analyse([checkpoint], SPLIT, tmp_path / "whole", chosen, SIZES)
     needed = calls["calls"]
     for kill_at in (needed // 2, needed // 2 + 1):
@@ -83,24 +83,24 @@ def test_killed_and_resumed_equals_uninterrupted(part, settings, checkpoint, cal
     analyse([checkpoint], SPLIT, tmp_path / "killed", chosen, SIZES)
     assert calls["calls"] < needed
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
-    assert not list(tmp_path.rglob("*.pieces"))
+    assert not list(tmp_path.rglob("*.values"))
 
 
 def test_finished_points_of_a_landscape_are_not_computed_again(checkpoint, calls, tmp_path):
-    chosen, once = replace(SETTINGS, parts=("landscape",)), replace(checkpoint, run=())
+    chosen, once = replace(SETTINGS, measures=("landscape",)), replace(checkpoint, run=())
     calls["kill at"] = 6
     with pytest.raises(Killed):
         analyse([once], SPLIT, tmp_path, chosen, SIZES)
-    assert len(list(tmp_path.rglob("*.pieces"))) == 1
+    assert len(list(tmp_path.rglob("*.values"))) == 1
     calls.clear()
     analyse([once], SPLIT, tmp_path, chosen, SIZES)
     assert calls["group_losses"] == 9 - 5, "a grid of 9 points, of which 5 were there"
     stored = json.loads(next(tmp_path.glob("data/net/landscape-*.json")).read_text())
-    assert stored["pieces_of_earlier_calls"] == 5
+    assert stored["values_of_earlier_calls"] == 5
 
 
 def test_points_of_other_settings_are_not_taken(checkpoint, calls, tmp_path):
-    chosen, once = replace(SETTINGS, parts=("landscape",)), replace(checkpoint, run=())
+    chosen, once = replace(SETTINGS, measures=("landscape",)), replace(checkpoint, run=())
     calls["kill at"] = 6
     with pytest.raises(Killed):
         analyse([once], SPLIT, tmp_path, chosen, SIZES)
@@ -111,34 +111,34 @@ def test_points_of_other_settings_are_not_taken(checkpoint, calls, tmp_path):
 
 def test_values_come_back_bit_for_bit(tmp_path):
     values = [0.1 + 0.2, 5e-324, 1.7976931348623157e308, -0.0, math.inf, -math.inf, None, {"a": [1, 2.5]}]
-    PieceFile(tmp_path / "p")("first", lambda: values)
-    again = PieceFile(tmp_path / "p")
+    PartialResults(tmp_path / "p")("first", lambda: values)
+    again = PartialResults(tmp_path / "p")
     found = again("first", pytest.fail)
     assert found == values
     assert math.copysign(1, found[3]) == -1
     assert again.taken == 1
     again("nan", lambda: math.nan)
-    assert math.isnan(PieceFile(tmp_path / "p")("nan", pytest.fail))
+    assert math.isnan(PartialResults(tmp_path / "p")("nan", pytest.fail))
 
 
 def test_a_line_that_was_cut_off_anywhere_is_computed_again(tmp_path):
     path = tmp_path / "p"
-    PieceFile(path)("one", lambda: [1.5])
+    PartialResults(path)("one", lambda: [1.5])
     begin = path.stat().st_size
-    PieceFile(path)("two", lambda: [12, 34.5])
+    PartialResults(path)("two", lambda: [12, 34.5])
     whole = path.read_bytes()
     for length in range(begin, len(whole)):
         path.write_bytes(whole[:length])
-        pieces = PieceFile(path)
-        assert pieces("one", pytest.fail) == [1.5]
-        assert pieces("two", lambda: [7]) == [7]
-        assert PieceFile(path)("two", pytest.fail) == [7]
+        values = PartialResults(path)
+        assert values("one", pytest.fail) == [1.5]
+        assert values("two", lambda: [7]) == [7]
+        assert PartialResults(path)("two", pytest.fail) == [7]
 
 
 def test_a_prefix_keeps_names_apart(tmp_path):
-    pieces = PieceFile(tmp_path / "p")
-    assert [under(group, pieces)("level 0", lambda value=value: value) for group, value in (("a", 1), ("b", 2))] == [
+    values = PartialResults(tmp_path / "p")
+    assert [under(group, values)("level 0", lambda value=value: value) for group, value in (("a", 1), ("b", 2))] == [
         1,
         2,
     ]
-    assert under("a", PieceFile(tmp_path / "p"))("level 0", pytest.fail) == 1
+    assert under("a", PartialResults(tmp_path / "p"))("level 0", pytest.fail) == 1

@@ -1,24 +1,37 @@
-"""Which samples are analysed, and how their losses are averaged over all, many-, medium- and few-shot classes."""
+"""The split under analysis: which of its samples are taken, and how many, medium and few shot are averaged."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ccsam_hf.shots import ShotThresholds
+from ..shots import ShotThresholds
 
 ALL = "all"
 
 
-def _fill(available: Tensor, limit: int) -> Tensor:
-    """Shares of ``limit`` that are as equal as ``available`` allows, [G]; the smallest bins are emptied first."""
-    shares = torch.zeros_like(available)
-    left = min(limit, int(available.sum()))
-    order = available.argsort().tolist()
-    for position, place in enumerate(order):
-        shares[place] = min(int(available[place]), left // (len(order) - position))
-        left -= int(shares[place])
-    return shares
+@dataclass(frozen=True)
+class LabelledSplit:
+    """The split whose losses are analysed: its name, all its labels [N], and the *training* class counts [C]."""
+
+    name: str
+    labels: Tensor
+    class_counts: Tensor
+    is_training: bool = True
+
+    def __post_init__(self) -> None:
+        if self.class_counts.ndim != 1 or not bool((self.class_counts >= 0).all()) or self.class_counts.sum() < 1:
+            raise ValueError(
+                "Many-, medium- and few-shot classes need the class counts of the training set, one number for each "
+                "class; pass class_counts (the checkpoint's config.json may hold them)."
+            )
+        if len(self.labels) == 0 or self.labels.min() < 0 or self.labels.max() >= len(self.class_counts):
+            raise ValueError(
+                f"The labels of split {self.name!r} do not lie in 0..{len(self.class_counts) - 1}: "
+                "the class counts belong to another data set; pass those of this one."
+            )
 
 
 def choose_samples(
@@ -74,3 +87,14 @@ def require_groups(requested: tuple[str, ...], available: dict[str, Tensor], thr
                 f"Group {name!r} has no class with samples under the thresholds {thresholds.describe()}; "
                 "leave it out of --groups or change --many and --few."
             )
+
+
+def _fill(available: Tensor, limit: int) -> Tensor:
+    """Shares of ``limit`` that are as equal as ``available`` allows, [G]; the smallest bins are emptied first."""
+    shares = torch.zeros_like(available)
+    left = min(limit, int(available.sum()))
+    order = available.argsort().tolist()
+    for position, place in enumerate(order):
+        shares[place] = min(int(available[place]), left // (len(order) - position))
+        left -= int(shares[place])
+    return shares

@@ -10,16 +10,15 @@ import torch
 
 from ccsam_hf.evaluation.image_split import read_counts
 from ccsam_hf.sharpness import AnalysisSettings, LabelledSplit, Sizes, analyse
+from ccsam_hf.sharpness.bounds import measure_bounds
 from ccsam_hf.sharpness.budget import LADDER, Plan, choose_plan, expected_seconds
-from ccsam_hf.sharpness.class_parts import bound_part
-from ccsam_hf.sharpness.figures import contour_figure, numbers
-from ccsam_hf.sharpness.groups import group_weights
-from ccsam_hf.sharpness.guard import untouched
 from ccsam_hf.sharpness.measure import checked_counts, run_folders
-from ccsam_hf.sharpness.parts import noise_part
-from ccsam_hf.sharpness.report import rarer_is_larger
-from ccsam_hf.sharpness.store import PartStore, fingerprint, plain
-from ccsam_hf.sharpness.subject import Subject
+from ccsam_hf.sharpness.noise import measure_noise
+from ccsam_hf.sharpness.pictures import contour_figure, numbers
+from ccsam_hf.sharpness.problem import AnalysedNetwork, untouched
+from ccsam_hf.sharpness.saved_results import ResultFolder, fingerprint, plain
+from ccsam_hf.sharpness.sharpness_report import rarer_is_larger
+from ccsam_hf.sharpness.shot_samples import group_weights
 from ccsam_hf.shots import ShotThresholds
 
 SIZES = Sizes(samples=12, few_samples=9, levels=3, seeds=2, grid=3, steps=3, probes=2, ascent_steps=2)
@@ -58,30 +57,38 @@ def test_a_full_analysis_leaves_data_figures_and_report(checkpoint, split, net, 
     assert start["local"]["few"][0][0] == pytest.approx(centre["tail (few)"][1][1])
 
 
-def test_finished_parts_are_taken_from_the_folder(checkpoint, split, tmp_path, monkeypatch):
-    from ccsam_hf.sharpness import parts
+def test_finished_measures_are_taken_from_the_folder(checkpoint, split, tmp_path, monkeypatch):
+    from ccsam_hf.sharpness import analysis
 
-    settings = replace(SETTINGS, parts=("sharpness",))
+    settings = replace(SETTINGS, measures=("sharpness",))
     analyse([checkpoint], split, tmp_path, settings, SIZES)
     first = {path: path.read_text() for path in tmp_path.glob("data/net/*.json")}
 
     def fail(*args):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(parts, "sharpness_part", fail)
+    monkeypatch.setattr(analysis, "measure_sam_sharpness", fail)
     analyse([checkpoint], split, tmp_path, settings, SIZES)
     assert first == {path: path.read_text() for path in tmp_path.glob("data/net/*.json")}
     with pytest.raises(AssertionError, match="computed again"):
         analyse([checkpoint], split, tmp_path, replace(settings, sharpness_radius=0.1), SIZES)
 
 
-def test_only_the_images_of_the_chosen_parts_are_loaded(checkpoint, split, tmp_path):
+def test_only_the_images_of_the_chosen_measures_are_loaded(checkpoint, split, tmp_path):
     loaded = []
     watched = replace(checkpoint, run=(), images=lambda index: loaded.append(len(index)) or checkpoint.images(index))
     for settings, expected, said in (
-        (replace(SETTINGS, parts=("landscape",)), [9], ". 9 images for what runs the whole network again and again;"),
-        (replace(SETTINGS, parts=("noise",), scopes=("classifier",)), [12], ". 12 images for what runs on the class"),
-        (replace(SETTINGS, parts=("radii", "sharpness")), [12, 9], "gradients, 9 images for what runs the whole"),
+        (
+            replace(SETTINGS, measures=("landscape",)),
+            [9],
+            ". 9 images for what runs the whole network again",
+        ),
+        (
+            replace(SETTINGS, measures=("noise",), scopes=("classifier",)),
+            [12],
+            ". 12 images for what runs on the",
+        ),
+        (replace(SETTINGS, measures=("radii", "sharpness")), [12, 9], "gradients, 9 images for what runs the whole"),
     ):
         (tmp_path / "plan.json").unlink(missing_ok=True)
         loaded.clear()
@@ -90,8 +97,8 @@ def test_only_the_images_of_the_chosen_parts_are_loaded(checkpoint, split, tmp_p
         assert said in text
 
 
-def test_a_part_depends_on_its_own_images_alone(checkpoint, split, tmp_path):
-    settings, once = replace(SETTINGS, parts=("radii", "sharpness")), replace(checkpoint, run=())
+def test_a_measure_depends_on_its_own_images_alone(checkpoint, split, tmp_path):
+    settings, once = replace(SETTINGS, measures=("radii", "sharpness")), replace(checkpoint, run=())
     analyse([once], split, tmp_path, settings, SIZES)
     analyse([once], split, tmp_path, settings, replace(SIZES, samples=10))
     assert len(list(tmp_path.glob("data/net/radii-*.json"))) == 2
@@ -102,12 +109,12 @@ def test_re_estimated_statistics_depend_on_the_batch_size(checkpoint, split, tmp
     once = replace(checkpoint, run=())
     for recalibrate, expected in ((False, 1), (True, 2)):
         for batch_size in (5, 4):
-            settings = replace(SETTINGS, parts=("landscape",), recalibrate_bn=recalibrate, batch_size=batch_size)
+            settings = replace(SETTINGS, measures=("landscape",), recalibrate_bn=recalibrate, batch_size=batch_size)
             analyse([once], split, tmp_path / str(recalibrate), settings, SIZES)
         assert len(list(tmp_path.glob(f"{recalibrate}/data/net/landscape-*.json"))) == expected
 
 
-def test_other_weights_or_images_are_other_parts(tmp_path):
+def test_other_weights_or_images_are_other_results(tmp_path):
     def value_of(weights, keep):
         return {"value": weights}
 
@@ -115,7 +122,7 @@ def test_other_weights_or_images_are_other_parts(tmp_path):
     assert fingerprint(tensors) == fingerprint({"w": torch.arange(3.0)})
     assert fingerprint(tensors) != fingerprint({"w": torch.arange(3.0).nextafter(torch.tensor(9.0))})
     results = [
-        PartStore(tmp_path, {"weights": weights}).get("part", {}, partial(value_of, weights))
+        ResultFolder(tmp_path, {"weights": weights}).get("part", {}, partial(value_of, weights))
         for weights in ("a", "b", "a")
     ]
     assert results == [{"value": "a"}, {"value": "b"}, {"value": "a"}]
@@ -130,12 +137,21 @@ def test_non_finite_losses_are_null_in_the_data_and_masked_in_the_figure(tmp_pat
     assert contour_figure({"net": result}, tmp_path / "f.png").stat().st_size > 1000
 
 
-def test_exploding_losses_are_counted_in_the_report(checkpoint, split, tmp_path):
-    huge = replace(
-        SETTINGS, parts=("noise",), scopes=("all",), directions=("random",), noise_range=1e200, local_range=0.1
+def test_exploding_losses_are_counted_in_the_report(net, checkpoint, split, tmp_path):
+    """Far from its weights this network gives infinite logits, whatever the processor's arithmetic."""
+
+    class Exploding(type(net)):
+        def forward(self, pixel_values):
+            logits = super().forward(pixel_values)
+            return torch.where(self.head.weight.abs().amax() < 100, logits, torch.inf)
+
+    model = Exploding().double()
+    far = replace(
+        SETTINGS, measures=("noise",), scopes=("all",), directions=("random",), noise_range=1e6, local_range=0.1
     )
-    report = analyse([replace(checkpoint, run=())], split, tmp_path, huge, SIZES)
-    assert "Not finite and masked" in report.read_text(encoding="utf-8")
+    report = analyse([replace(checkpoint, load=lambda: model, run=())], split, tmp_path, far, SIZES)
+    masked = 2 * 2 * 4  # the levels above 0 of the wide range, directions, groups
+    assert f"Not finite and masked: {masked} losses of net." in report.read_text(encoding="utf-8")
 
 
 def test_budget_chooses_the_finest_rung_that_fits():
@@ -174,10 +190,10 @@ def test_missing_or_foreign_class_counts_are_asked_for(tmp_path):
     [
         ({"noise_range": -1.0}, "--noise_range must be a positive"),
         ({"local_range": 2.0}, "must lie below --noise_range"),
-        ({"parts": ("nose",)}, "choose among noise, landscape"),
+        ({"measures": ("nose",)}, "choose among noise, landscape"),
         ({"scopes": ()}, "--scopes"),
         ({"radius_scope": "head"}, "--radius_scope"),
-        ({"last_stage": "x", "scopes": ("all",)}, "--last_stage has no effect"),
+        ({"curvature_scope": "last:0"}, "--curvature_scope 'last:0': choose among classifier, last:N"),
     ],
 )
 def test_settings_are_checked(change, message):
@@ -200,14 +216,14 @@ def test_bad_requests_are_refused(checkpoint, split, tmp_path):
         run_folders(tmp_path)
 
 
-@pytest.mark.parametrize("scope", ["classifier", "last_stage"])
+@pytest.mark.parametrize("scope", ["classifier", "last:1"])
 def test_worst_curves_follow_each_groups_own_gradient(net, images, scope):
     pixels, _ = images
     with untouched(net):
         weights = group_weights(LABELS, COUNTS, COUNTS, SETTINGS.thresholds)
-        subject = Subject(net, pixels, LABELS, weights)
-        result = noise_part(subject, scope, "gradient", SETTINGS, SIZES)
-        objective = subject.objective(scope)
+        network = AnalysedNetwork(net, pixels, LABELS, weights)
+        result = measure_noise(network, scope, "gradient", SETTINGS, SIZES)
+        objective = network.objective(scope)
         for name, group in weights.items():
             gradient = objective.gradient(group)
             theta = objective.start + 0.05 * objective.start.norm() * gradient / gradient.norm()
@@ -219,10 +235,10 @@ def test_certified_bound_needs_every_training_sample(net, images):
     pixels, _ = images
     with untouched(net):
         weights = group_weights(LABELS, COUNTS, COUNTS, SETTINGS.thresholds)
-        whole = bound_part(Subject(net, pixels, LABELS, weights), SETTINGS, COUNTS)
+        whole = measure_bounds(AnalysedNetwork(net, pixels, LABELS, weights), SETTINGS, COUNTS)
         assert all(0 < value <= 1 for value in whole["certified"]["bound"].tolist())
         assert whole["overall"]["value"] > whole["overall"]["loss"]
-        part = bound_part(Subject(net, pixels, LABELS, weights), SETTINGS, COUNTS * 2)
+        part = measure_bounds(AnalysedNetwork(net, pixels, LABELS, weights), SETTINGS, COUNTS * 2)
         assert "raise --samples" in part["certified"]["reason"]
 
 

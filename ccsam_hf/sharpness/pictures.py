@@ -1,4 +1,4 @@
-"""Figures from plain numbers: Agg canvases, no global state, readable in black and white."""
+"""Pictures from plain numbers: readable in black and white."""
 
 from __future__ import annotations
 

@@ -8,12 +8,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from ccsam_hf.sharpness import AnalysisSettings, Sizes
-from ccsam_hf.sharpness.guard import estimated_statistics, untouched
+from ccsam_hf.sharpness.noise import measure_noise
 from ccsam_hf.sharpness.objective import unflatten, unit_directions
-from ccsam_hf.sharpness.parts import noise_part
-from ccsam_hf.sharpness.radii import class_gradient_norms, linear_class_gradient_norms
-from ccsam_hf.sharpness.scopes import find_last_stage, scope_names
-from ccsam_hf.sharpness.subject import Subject, cross_entropy, logits_of, wrong_probability
+from ccsam_hf.sharpness.problem import (
+    AnalysedNetwork,
+    class_gradient_norms,
+    cross_entropy,
+    estimated_statistics,
+    linear_class_gradient_norms,
+    logits_of,
+    outer_blocks,
+    scope_names,
+    untouched,
+    wrong_probability,
+)
 
 
 @pytest.fixture
@@ -31,11 +39,11 @@ def moved_model(net, names, theta):
     return copied
 
 
-@pytest.mark.parametrize("scope", ["classifier", "last_stage", "all"])
+@pytest.mark.parametrize("scope", ["classifier", "last:1", "all"])
 def test_objective_is_the_loss_of_the_overwritten_model(net, images, groups, scope):
     pixels, labels = images
     with untouched(net):
-        objective = Subject(net, pixels, labels, groups, batch_size=5).objective(scope)
+        objective = AnalysedNetwork(net, pixels, labels, groups, batch_size=5).objective(scope)
         theta = objective.start + 0.3 * unit_directions(1, objective.start, 0)[0]
         reference = moved_model(net, list(objective.shapes), theta)
         expected = F.cross_entropy(reference(pixels), labels, reduction="none")
@@ -49,8 +57,8 @@ def test_objective_is_the_loss_of_the_overwritten_model(net, images, groups, sco
 def test_hessian_vector_products_against_the_explicit_hessian(net, images, groups, scope):
     pixels, labels = images
     with untouched(net):
-        subject = Subject(net, pixels, labels, groups, batch_size=5)
-        objective = subject.objective(scope)
+        network = AnalysedNetwork(net, pixels, labels, groups, batch_size=5)
+        objective = network.objective(scope)
         weights = groups["few"].double()
 
         def loss(theta):
@@ -67,7 +75,7 @@ def test_recalibration_uses_the_statistics_of_the_moved_network(net, images, gro
     """One batch: the re-estimated evaluation loss is the loss with batch statistics (unbiased variance)."""
     pixels, labels = images
     with untouched(net):
-        objective = Subject(net, pixels, labels, groups, batch_size=12, recalibrate=True).objective("all")
+        objective = AnalysedNetwork(net, pixels, labels, groups, batch_size=12, recalibrate=True).objective("all")
         theta = objective.start + 0.3 * unit_directions(1, objective.start, 0)[0]
         reference = moved_model(net, list(objective.shapes), theta)
         hidden = reference.stem(pixels)
@@ -75,7 +83,7 @@ def test_recalibration_uses_the_statistics_of_the_moved_network(net, images, gro
         reference.norm.running_var = hidden.var((0, 2, 3)).detach()
         expected = F.cross_entropy(reference(pixels), labels, reduction="none")
         torch.testing.assert_close(objective.losses(theta), expected.detach())
-        frozen = Subject(net, pixels, labels, groups).objective("all").losses(theta)
+        frozen = AnalysedNetwork(net, pixels, labels, groups).objective("all").losses(theta)
         assert not torch.allclose(frozen, expected)
 
 
@@ -112,40 +120,52 @@ def test_model_is_given_back_bit_for_bit(net, fails):
 
 
 def test_scopes_contain_each_other(net):
-    everything = scope_names(net, "all", None)
-    tail = scope_names(net, "last_stage", None)
+    everything = scope_names(net, "all")
+    tail = scope_names(net, "last:1", "head")
     head = scope_names(net, "classifier", "head")
     assert head == ["head.weight", "head.bias"]
     assert tail == ["blocks.1.0.weight", "blocks.1.0.bias", *head]
     assert everything[-4:] == tail
-    assert scope_names(net, "last_stage", None, "norm") == everything[1:]
+    assert scope_names(net, "last:2", "head") == ["blocks.0.0.weight", "blocks.0.0.bias", *tail]
+    assert scope_names(net, "names:blocks.1.*,head.*") == tail
+    assert scope_names(net, "norm_affine") == ["norm.weight", "norm.bias"]
+
+
+def test_frozen_parameters_are_analysed_too_and_stay_frozen(net):
+    net.requires_grad_(False)
+    net.head.requires_grad_(True)
+    assert scope_names(net, "all") == [name for name, _ in net.named_parameters()]
+    assert [name for name, p in net.named_parameters() if p.requires_grad] == ["head.weight", "head.bias"]
 
 
 @pytest.mark.parametrize(
-    ("name", "stage"),
+    ("name", "stage", "head"),
     [
-        ("resnet18", "layer4"),
-        ("vit_tiny_patch16_224", "blocks.11"),
-        ("convnext_atto", "stages.3"),
-        ("swin_tiny_patch4_window7_224", "layers.3"),
-        ("efficientnet_b0", "blocks.6"),
-        ("cifar_resnet20", "layer3"),
+        ("resnet18", "layer4", "fc"),
+        ("vit_tiny_patch16_224", "blocks.11", "head"),
+        ("convnext_atto", "stages.3", "head.fc"),
+        ("swin_tiny_patch4_window7_224", "layers.3", "head.fc"),
+        ("efficientnet_b0", "blocks.6", "classifier"),
+        ("cifar_resnet20", "layer3", "fc"),
     ],
 )
-def test_last_stage_of_known_networks(name, stage):
+def test_last_stage_of_known_networks(name, stage, head):
+    """The last of the outermost blocks with all that follows it."""
     import timm
 
     import ccsam_hf.models  # noqa: F401  registers the CIFAR networks
 
     with torch.device("meta"):
-        assert find_last_stage(timm.create_model(name)) == stage
+        model = timm.create_model(name)
+    names = [name for name, _ in model.named_parameters()]
+    first = next(place for place, name in enumerate(names) if name.startswith(f"{stage}."))
+    assert scope_names(model, "last:1", head) == names[first:]
+    assert outer_blocks(model)[-1] == stage
 
 
-def test_networks_without_blocks_need_a_name(net):
-    with pytest.raises(ValueError, match="name the module with --last_stage"):
-        find_last_stage(nn.Linear(3, 3))
-    with pytest.raises(ValueError, match="'stage9' holds no parameters"):
-        scope_names(net, "last_stage", None, "stage9")
+def test_networks_without_blocks_need_a_name():
+    with pytest.raises(ValueError, match=r"name the parameters instead \(names:PATTERN\)"):
+        outer_blocks(nn.Linear(3, 3))
 
 
 def test_transformers_models_work_with_every_scope():
@@ -158,9 +178,9 @@ def test_transformers_models_work_with_every_scope():
     pixels, labels = torch.randn(6, 3, 8, 8, dtype=torch.float64), torch.arange(6) % 3
     expected = F.cross_entropy(model.eval()(pixels).logits, labels, reduction="none").detach()
     with untouched(model):
-        subject = Subject(model, pixels, labels, {"all": torch.full((6,), 1 / 6)})
-        for scope in ("classifier", "last_stage", "all"):
-            objective = subject.objective(scope)
+        network = AnalysedNetwork(model, pixels, labels, {"all": torch.full((6,), 1 / 6)})
+        for scope in ("classifier", "last:1", "all"):
+            objective = network.objective(scope)
             torch.testing.assert_close(objective.losses(objective.start), expected)
         vector = unit_directions(1, objective.start, 0)[0]
         step = 1e-5
@@ -174,11 +194,11 @@ def test_transformers_models_work_with_every_scope():
 def test_linear_class_gradients_equal_autograd(net, images, groups, loss):
     pixels, labels = images
     with untouched(net):
-        subject = Subject(net, pixels, labels, groups)
-        objective = subject.objective("classifier", loss)
+        network = AnalysedNetwork(net, pixels, labels, groups)
+        objective = network.objective("classifier", loss)
         expected = class_gradient_norms(objective, labels, 4)
-        layer = subject.linear
-        found = linear_class_gradient_norms(subject.features, labels, layer.weight, layer.bias, loss, 4)
+        layer = network.linear
+        found = linear_class_gradient_norms(network.features, labels, layer.weight, layer.bias, loss, 4)
     torch.testing.assert_close(found, expected, equal_nan=True)
 
 
@@ -191,11 +211,11 @@ def test_a_replaced_classifier_is_moved_through_its_own_function():
     pixels, labels = torch.randn(6, 3, 8, 8), torch.arange(6) % 3
     settings, groups = AnalysisSettings(), {"all": torch.full((6,), 1 / 6)}
     with untouched(model):
-        subject = Subject(model, pixels, labels, groups)
-        assert subject.linear is None
-        fast, slow = subject.objective("classifier"), subject.objective("last_stage")
+        network = AnalysedNetwork(model, pixels, labels, groups)
+        assert network.linear is None
+        fast, slow = network.objective("classifier"), network.objective("last:1")
         torch.testing.assert_close(fast.losses(fast.start), slow.losses(slow.start))
-        curves = noise_part(subject, "classifier", "random", settings, Sizes(levels=2, seeds=1))["losses"]
+        curves = measure_noise(network, "classifier", "random", settings, Sizes(levels=2, seeds=1))["losses"]
         unit = unit_directions(1, fast.start, 0)[0]
         expected = fast.losses(fast.start + fast.start.norm() * unit).mean()
         torch.testing.assert_close(curves["global"]["all"][1, 0].float(), expected)
@@ -210,18 +230,18 @@ def test_wrong_probability_keeps_its_precision_near_zero():
 def test_what_cannot_be_analysed_is_refused(net, images, groups):
     pixels, labels = images
     with pytest.raises(ValueError, match=r"model\.float"):
-        Subject(net.half(), pixels, labels, groups)
+        AnalysedNetwork(net.half(), pixels, labels, groups)
     with pytest.raises(ValueError, match="--recalibrate_bn has no effect"):
-        Subject(nn.Linear(3, 3), pixels, labels, groups, recalibrate=True)
+        AnalysedNetwork(nn.Linear(3, 3), pixels, labels, groups, recalibrate=True)
 
     class Scaled(type(net)):
         def forward(self, pixel_values):
             return 2 * super().forward(pixel_values)
 
     with untouched(scaled := Scaled().double()):
-        subject = Subject(scaled, pixels, labels, groups)
-        assert subject.objective("last_stage").losses(subject.objective("all").start[-35:]).isfinite().all()
-        with pytest.raises(ValueError, match="leave classifier out of --scopes"):
-            subject.objective("classifier")
+        network = AnalysedNetwork(scaled, pixels, labels, groups)
+        assert network.objective("names:blocks.*").losses(network.objective("names:blocks.*").start).isfinite().all()
+        with pytest.raises(ValueError, match=r"leave classifier and last:N out of --scopes"):
+            network.objective("classifier")
     with pytest.raises(ValueError, match="no logits"):
         logits_of({"logits": torch.zeros(2, 3, 4)})

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ccsam_hf.sharpness import figures
-from ccsam_hf.sharpness.budget import Plan
-from ccsam_hf.sharpness.inputs import Analysis
-from ccsam_hf.sharpness.settings import AnalysisSettings
+from . import pictures
+from .budget import AnalysisSettings, Plan
+from .noise import noise_name
 
-Draw = Callable[[figures.Results, Path], Path]
+Draw = Callable[[pictures.Results, Path], Path]
 PURPOSES = {
     "samples": "what runs on the classifier's features and class gradients",
     "few_samples": "what runs the whole network again and again",
 }
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Results of one checkpoint: {measure: numbers}, the files they lie in, and how many images each used size took."""
+
+    label: str
+    results: dict[str, Any]
+    files: dict[str, Path]
+    samples: dict[str, int]
+    absent_groups: list[str] = field(default_factory=list)
 
 
 def number(value: float | None, form: str = ".3g") -> str:
@@ -34,11 +45,11 @@ def write_report(
 ) -> Path:
     """Draw every figure and write ``report.md`` into ``folder``."""
     sections = [_head(analyses, split, settings, plan)]
-    for scope in settings.scopes if "noise" in settings.parts else ():
+    for scope in settings.scopes if "noise" in settings.measures else ():
         for direction in settings.directions:
-            name = f"noise-{scope}-{direction}"
-            title = f"Loss against noise: {scope.replace('_', ' ')}, {direction} direction"
-            sections.append(_section(analyses, folder, title, name, [("", figures.noise_figure)], _noise_text))
+            name = noise_name(scope, direction)
+            title = f"Loss against noise: {scope}, {direction} direction"
+            sections.append(_section(analyses, folder, title, name, [("", pictures.noise_figure)], _noise_text))
     for name, title, draws, text in SECTIONS:
         if any(name in analysis.results for analysis in analyses):
             sections.append(_section(analyses, folder, title, name, draws, text))
@@ -53,7 +64,7 @@ def _section(
     title: str,
     name: str,
     draws: Sequence[tuple[str, Draw]],
-    text: Callable[[figures.Results], str],
+    text: Callable[[pictures.Results], str],
 ) -> str:
     results = {analysis.label: analysis.results[name] for analysis in analyses if name in analysis.results}
     lines = [f"## {title}", text(results)]
@@ -89,7 +100,7 @@ def _head(analyses: Sequence[Analysis], split: str, settings: AnalysisSettings, 
     return "\n\n".join(lines)
 
 
-def masked_text(results: figures.Results) -> str:
+def masked_text(results: pictures.Results) -> str:
     """How many losses were infinite or NaN."""
     masked = {label: result["masked"] for label, result in results.items() if result["masked"]}
     if not masked:
@@ -97,13 +108,13 @@ def masked_text(results: figures.Results) -> str:
     return " Not finite and masked: " + ", ".join(f"{count} losses of {label}" for label, count in masked.items()) + "."
 
 
-def _noise_text(results: figures.Results) -> str:
+def _noise_text(results: pictures.Results) -> str:
     parameters = {result["num_parameters"] for result in results.values()}
     rows = []
     for label, result in results.items():
         for group, curves in result["losses"]["local"].items():
-            first, last = figures.numbers(curves)[[0, -1]].mean(1)
-            wide = figures.numbers(result["losses"]["global"][group])[-1].mean()
+            first, last = pictures.numbers(curves)[[0, -1]].mean(1)
+            wide = pictures.numbers(result["losses"]["global"][group])[-1].mean()
             rows.append([label, group, f"{first:.3f}", f"{last - first:+.3f}", f"{wide - first:+.3g}"])
     ratios = next(iter(results.values()))["ratios"]
     ends = [f"rise at {ratios[name][-1]:g}" for name in ("local", "global")]
@@ -111,14 +122,14 @@ def _noise_text(results: figures.Results) -> str:
     return f"{text}{masked_text(results)}\n\n" + table(["checkpoint", "classes", "loss", *ends], rows)
 
 
-def _landscape_text(results: figures.Results) -> str:
+def _landscape_text(results: pictures.Results) -> str:
     return (
         "Filter-normalised random directions (Li et al. 2018), the same for every checkpoint of one architecture; "
         "biases and normalisation layers are not moved. The cross is the checkpoint." + masked_text(results)
     )
 
 
-def _path_text(results: figures.Results) -> str:
+def _path_text(results: pictures.Results) -> str:
     shares = ", ".join(f"{label} {result['explained']:.0%}" for label, result in results.items())
     return (
         "The plane of the two leading principal directions of the run's checkpoints, not filter-normalised. Share of "
@@ -127,7 +138,7 @@ def _path_text(results: figures.Results) -> str:
     )
 
 
-def _radii_text(results: figures.Results) -> str:
+def _radii_text(results: pictures.Results) -> str:
     rows = []
     for label, result in results.items():
         few_many, rank = result["few_over_many"], result["rank_correlation"]
@@ -158,11 +169,11 @@ def rarer_is_larger(few_over_many: float | None, rank_correlation: float | None)
     return "–" if not said else "yes" if all(said) else "undecided" if any(said) else "no"
 
 
-def _history_text(results: figures.Results) -> str:
+def _history_text(results: pictures.Results) -> str:
     return "The same numbers at earlier checkpoints of each run: above 1, or below 0, rarer classes have larger radii."
 
 
-def _bound_text(results: figures.Results) -> str:
+def _bound_text(results: pictures.Results) -> str:
     rows = []
     for label, result in results.items():
         overall, values = result["overall"], [v for v in result["per_class"]["value"] if v is not None]
@@ -199,7 +210,7 @@ def _certified_text(certified: dict[str, Any]) -> str:
     return f"{value:.3f} at r = {certified['relative_width'][best]:g} ({verdict})"
 
 
-def _curvature_text(results: figures.Results) -> str:
+def _curvature_text(results: pictures.Results) -> str:
     rows = []
     for label, result in results.items():
         for group, found in result["groups"].items():
@@ -216,21 +227,21 @@ def _curvature_text(results: figures.Results) -> str:
     return f"{text}\n\n{table(header, rows)}"
 
 
-def _sharpness_text(results: figures.Results) -> str:
+def _sharpness_text(results: pictures.Results) -> str:
     return "max over ‖ε‖ ≤ ρ of L(θ + ε) − L(θ), lower estimates by projected ascent: one step is SAM's own."
 
 
-SECTIONS: tuple[tuple[str, str, list[tuple[str, Draw]], Callable[[figures.Results], str]], ...] = (
+SECTIONS: tuple[tuple[str, str, list[tuple[str, Draw]], Callable[[pictures.Results], str]], ...] = (
     (
         "landscape",
         "Loss landscape",
-        [("-contours", figures.contour_figure), ("-surfaces", figures.surface_figure)],
+        [("-contours", pictures.contour_figure), ("-surfaces", pictures.surface_figure)],
         _landscape_text,
     ),
-    ("path", "Optimisation path", [("", figures.contour_figure)], _path_text),
-    ("radii", "Characteristic radii", [("", figures.radii_figure)], _radii_text),
-    ("radii-history", "Radii along the run", [("", figures.history_figure)], _history_text),
-    ("bound", "PAC-Bayes bound", [("", figures.bound_figure)], _bound_text),
-    ("curvature", "Hessian", [("", figures.curvature_figure)], _curvature_text),
-    ("sharpness", "SAM's sharpness", [("", figures.sharpness_figure)], _sharpness_text),
+    ("path", "Optimisation path", [("", pictures.contour_figure)], _path_text),
+    ("radii", "Characteristic radii", [("", pictures.radii_figure)], _radii_text),
+    ("radii-history", "Radii along the run", [("", pictures.history_figure)], _history_text),
+    ("bound", "PAC-Bayes bound", [("", pictures.bound_figure)], _bound_text),
+    ("curvature", "Hessian", [("", pictures.curvature_figure)], _curvature_text),
+    ("sharpness", "SAM's sharpness", [("", pictures.sharpness_figure)], _sharpness_text),
 )

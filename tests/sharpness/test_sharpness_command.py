@@ -14,7 +14,7 @@ FAST = [
     "--few_samples=20",
     "--levels=3",
     "--seeds=1",
-    "--parts",
+    "--measures",
     "noise",
     "radii",
     "--scopes=classifier",
@@ -57,7 +57,7 @@ def test_a_checkpoint_of_a_holdout_is_analysed_on_it_alone(runs, tmp_path):
         main([*command, *FAST])
     with pytest.raises(ValueError, match="digits-lt has no validation set; use --split test, or --holdout"):
         main([*command, *FAST, "--split", "validation"])
-    few = ["--samples", "40", "--few_samples", "20", "--parts", "noise", "--scopes", "classifier"]
+    few = ["--samples", "40", "--few_samples", "20", "--measures", "noise", "--scopes", "classifier"]
     report = main([*command, *few, "--holdout", "--split", "validation"])
     assert "Split: digits-lt validation" in report.read_text()
 

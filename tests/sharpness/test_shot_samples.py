@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ccsam_hf.sharpness.groups import choose_samples, group_weights, require_groups
+from ccsam_hf.sharpness.shot_samples import choose_samples, group_weights, require_groups
 from ccsam_hf.shots import ShotThresholds
 
 THRESHOLDS = ShotThresholds(many=40, few=10)
