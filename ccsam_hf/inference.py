@@ -376,7 +376,7 @@ class FolderReport:
     Args:
         out: the CSV file.
         images: number of rows.
-        unreadable: reason by file, for images that could not be read and have no row.
+        unreadable: reason by file, for images that are unreadable and have no row.
         left_out: number of files by extension that are no images by it ("" for none).
     """
 

@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from ccsam_hf.__main__ import run_command
 from ccsam_hf.data import BENCHMARKS
 from ccsam_hf.losses import LOSSES, build_loss
 from ccsam_hf.losses.class_weights import DEFAULT_BETA
-from ccsam_hf.methods import LEFT_OUT, METHODS, Method, find_method, main
+from ccsam_hf.methods import INCONSISTENT, LEFT_OUT, METHODS, PRINTED, Method, find_method, main
+from ccsam_hf.methods.printed import GROUP_CLASSES
 from ccsam_hf.models import create_model, load_with_head
 from ccsam_hf.models.heads import HEADS
 from ccsam_hf.training import (
@@ -47,6 +49,7 @@ SECOND = {
     "disalign": {"logit_scale", "logit_bias", "confidence_weight", "confidence_bias"},
     "crt": {"weight", "bias"},
     "crt_dir": {"weight", "bias"},
+    "crt_dir_printed": {"weight", "bias"},
     "crt_mag": {"weight", "bias"},
     "crt_dir_mag": {"weight", "bias"},
     "ccsam": {"weight", "bias"},
@@ -228,17 +231,82 @@ def test_a_benchmarks_values_leave_the_method_as_it_is() -> None:
 def test_unknown_and_left_out_names() -> None:
     with pytest.raises(ValueError, match=r"no method 'cesam'; choose one of ce, ce_mixup"):
         find_method("cesam")
-    with pytest.raises(ValueError, match=r"'bgp' is not offered: not available, formula not found\. .*ACM MM 2022"):
+    with pytest.raises(ValueError, match=r"'bgp' is not offered: formula not found\. .*ACM MM 2022"):
         find_method("bgp")
+    with pytest.raises(ValueError, match="'range_loss' is not offered: not here yet"):
+        find_method("range_loss")
 
 
-def test_only_figures_with_a_source_are_quoted(capsys) -> None:
-    assert {name for name, method in METHODS.items() if method.paper} == {"ce", "ccsam"}
+def test_every_printed_row_belongs_to_a_method_or_is_left_out_with_a_reason() -> None:
+    """Names of the same printed row (crt_dir and crt_dir_printed) share it; what has no row says so by its absence."""
+    shown = {row.title for method in METHODS.values() for row in method.paper}
+    assert shown.isdisjoint(LEFT_OUT)
+    assert shown | set(LEFT_OUT) == set(PRINTED)
+    assert all(method.paper == PRINTED[method.paper[0].title] for method in METHODS.values() if method.paper)
+    assert {name for name, method in METHODS.items() if not method.paper} == {"imbsam", "focal_sam", "ccsam_released"}
+    assert all(len(reason) > 60 for reason in LEFT_OUT.values())
+
+
+def test_tables_have_as_many_rows_as_the_paper() -> None:
+    numbers = [row.table for rows in PRINTED.values() for row in rows]
+    dashes = 2 + 2 + 3 + 4
+    assert {table: numbers.count(table) for table in (1, 2, 3, 4)} == {1: 12 * 6 - dashes, 2: 5, 3: 36, 4: 18}
+
+
+def test_group_figures_agree_with_the_overall_figure_but_where_listed() -> None:
+    """Groups weighted by their classes give the overall figure within .1; the listed rows contradict themselves."""
+    sizes = {"imagenet-lt": 1000, "places-lt": 365, "inat2018": 8142}
+    assert {name: sum(groups) for name, groups in GROUP_CLASSES.items()} == sizes
+    checked = contradicting = 0
+    for row in (row for rows in PRINTED.values() for row in rows if row.table == 3):
+        if None in (row.many, row.medium, row.few, row.overall):
+            continue
+        groups = zip(GROUP_CLASSES[row.benchmark], (row.many, row.medium, row.few), strict=True)
+        mean = sum(size * value for size, value in groups) / sizes[row.benchmark]
+        assert row.overall_of_groups() == pytest.approx(mean, abs=1e-9)
+        listed = INCONSISTENT.get((row.title, row.benchmark))
+        if listed is None:
+            assert mean == pytest.approx(row.overall, abs=0.1), row
+        else:
+            contradicting += 1
+            assert abs(mean - row.overall) > 0.1
+            assert mean == pytest.approx(listed, abs=0.05)
+        checked += 1
+    assert (checked, contradicting) == (11 + 8 + 4, len(INCONSISTENT))
+
+
+def test_figures_that_several_tables_print_agree_but_where_the_guide_says_so() -> None:
+    by_table = {(row.table, row.benchmark, row.network): row for row in METHODS["ccsam"].paper if row.table > 1}
+    two, three, four = (by_table[table, "places-lt", "resnet152"] for table in (2, 3, 4))
+    assert two.overall == three.overall == 40.6
+    assert (three.many, three.few) == (four.many, four.few)
+    assert (three.medium, four.medium) == (42.1, 41.8)
+    guide = (Path(__file__).parents[1] / "recipes" / "guides" / "paper.md").read_text(encoding="utf-8")
+    assert all(f"{figure}" in guide for figure in (three.medium, four.medium, *INCONSISTENT.values()))
+    assert all(f"{title}" in guide for title, _ in INCONSISTENT)
+
+
+def test_no_file_says_that_the_tables_are_unreadable() -> None:
+    root = Path(__file__).parents[1]
+    words = "could not be " + "read"
+    folders = (root / name for name in ("ccsam_hf", "recipes", "model_cards"))
+    for path in [*root.glob("*.md"), *(path for folder in folders for path in folder.rglob("*"))]:
+        if path.suffix in (".md", ".py", ".yaml"):
+            assert words not in path.read_text(encoding="utf-8"), path
+
+
+def test_the_listing_shows_every_figure_with_its_table(capsys) -> None:
     main([])
     text = capsys.readouterr().out
     assert all(f"{name}: {method.title} ({method.reference}" in text for name, method in METHODS.items())
-    assert "cifar10-lt IR 100 83.92" in text
-    assert all(f"{title}: not available, formula not found" in text for title in LEFT_OUT)
+    words = " ".join(text.split())
+    assert "cifar10-lt IR 100 83.92" in words
+    assert "CVPR 2023, Table 2: places-lt resnet152 38.9" in words
+    assert "imagenet-lt resnext50_32x4d many 63.1 medium 53.4 few 41.1 overall 55.4" in words
+    assert "imagenet-lt resnet50 many 61.4 medium 49.5 few 37.1 F 0.552" in words
+    assert "many 63.0 medium 53.3 few 35.5 overall 52.9 (its groups give 54.6)" in words
+    assert all(f"{title}: {reason}" in words for title, reason in LEFT_OUT.items())
+    assert "many 48.2 medium 44.7 few 23.6 F 0.579" in words
     assert "chosen: relative_radius 0.002" in text
 
 

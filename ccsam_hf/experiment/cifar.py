@@ -1,8 +1,8 @@
 """CIFAR-10-LT and CIFAR-100-LT with ResNet-32.
 
-The paper prints batch 64, 200 + 30 epochs, SGD 0.9, lr 0.1, 5 epochs of warm-up, x0.1 at epochs 160 and 180, weight
-decay 2e-4, as the authors' release has it (zzpustc/CC-SAM configs/Cifar10.json, Cifar100.json). Of stage 2 it prints
-the epochs: its cosine from lr 0.1 is the field's practice (Kang et al., ICLR 2020).
+The paper prints batch 64 and SGD 0.9. As released (zzpustc/CC-SAM configs/Cifar10.json, Cifar100.json, both of
+imbalance ratio 200): 200 + 30 epochs, lr 0.1, 5 epochs of warm-up, x0.1 at epochs 160 and 180, weight decay 2e-4. Stage
+2's cosine from lr 0.1 is the field's practice (Kang et al., ICLR 2020).
 """
 
 from __future__ import annotations

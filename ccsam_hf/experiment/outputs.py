@@ -25,7 +25,7 @@ from ..hub import (
 from ..losses import build_loss
 from ..models import fold_classifier, installed_head, load_with_head
 from ..models.replace import SUFFIX
-from .paper import PAPER, paper_figures
+from .paper import paper_row
 from .parsing import Settings
 from .report import evaluated_on, results_table
 from .stages import Result, Stage
@@ -91,7 +91,7 @@ def run_record(
     """What the model card tells of the run."""
     last, result = list(stages.values())[-1]
     args: Any = settings.stage1
-    paper = paper_figures(settings, data)
+    paper = paper_row(settings, data)
     records = []
     for name, (stage, found) in stages.items():
         method = {"control": f"{args.loss}, unperturbed", "stage1": f"{args.loss} with {args.perturbation}"}
@@ -100,7 +100,7 @@ def run_record(
             method.get(stage.role, f"classifier, {getattr(stage.args, 'rule', name)}"),
             stage.args,
             metrics=found.metrics,
-            paper=paper if stage.role == "stage2" else None,
+            paper=paper.fractions() if paper is not None and stage.role == "stage2" else None,
             wall_time_s=found.seconds if found.resumed_from is None else None,
             log_history=found.log or (),
         )
@@ -118,7 +118,7 @@ def run_record(
         wall_time_s=sum(found.seconds for _, found in stages.values()) if whole else None,
         command=settings.command,
         date=datetime.now(UTC).date().isoformat(),
-        paper=None if paper is None else PAPER,
+        paper=None if paper is None else paper.source,
         citations=citations(data=data, losses=list(dict.fromkeys([args.loss, settings.stage2.loss]))),
     )
 

@@ -6,7 +6,22 @@ one's options beneath file and flags, with the values that its authors published
 """
 
 from .listing import describe, main
+from .printed import INCONSISTENT, PRINTED, PrintedRow, printed
 from .record import Method, Published, Setting
-from .table import LEFT_OUT, METHODS, ROWS, find_method
+from .rows import LEFT_OUT, METHODS, ROWS, find_method
 
-__all__ = ["LEFT_OUT", "METHODS", "ROWS", "Method", "Published", "Setting", "describe", "find_method", "main"]
+__all__ = [
+    "INCONSISTENT",
+    "LEFT_OUT",
+    "METHODS",
+    "PRINTED",
+    "ROWS",
+    "Method",
+    "PrintedRow",
+    "Published",
+    "Setting",
+    "describe",
+    "find_method",
+    "main",
+    "printed",
+]

@@ -6,10 +6,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .printed import INCONSISTENT, PAPER, PRINTED, PrintedRow
 from .record import Method, Options, Setting, leaves
-from .table import LEFT_OUT, ROWS, find_method
+from .rows import LEFT_OUT, ROWS, find_method
 
-PAPER = "Zhou et al., CVPR 2023, Table 1, ResNet-32"
 WIDTH = 110
 LEGEND = (
     "published: as the authors' release or a later comparison has it for CIFAR-LT; chosen: in no source. Names are "
@@ -25,14 +25,31 @@ def describe(method: Method, sources: bool = True) -> str:
     lines = [f"L = {method.formula}", f"stage 1: {_worded(method.stage1)}{_schedule(method)}"]
     if method.stage2 is not None:
         lines.append(f"stage 2: {_worded(method.stage2)}")
-    if method.paper:
-        printed = ", ".join(f"{name} IR {ratio} {value:.2f}" for (name, ratio), value in method.paper.items())
-        lines.append(f"{PAPER}: {printed}")
+    lines += _printed(method.paper)
     lines += _sourced(method) if sources else _summed_up(method.settings)
     if method.note:
         lines.append(method.note)
     filled = (_filled(line, first=" " * 4, rest=" " * 8) for line in lines)
     return "\n".join([f"{method.name}: {method.title} ({method.reference})", *filled])
+
+
+def _printed(rows: Sequence[PrintedRow]) -> list[str]:
+    """A line for each table of the paper that has the method."""
+    tables = {row.table: [_row(other) for other in rows if other.table == row.table] for row in rows}
+    return [f"{PAPER}, Table {table}: {'; '.join(words)}" for table, words in tables.items()]
+
+
+def _row(row: PrintedRow) -> str:
+    place = f"{row.benchmark} " + (row.network if row.imbalance_ratio is None else f"IR {row.imbalance_ratio}")
+    groups = [("many", row.many), ("medium", row.medium), ("few", row.few)]
+    words = [f"{name} {value}" for name, value in groups if value is not None]
+    if row.overall is not None:
+        figure = f"{row.overall:.2f}" if row.table == 1 else f"{row.overall}"
+        words.append(f"overall {figure}" if words else figure)
+    words += [] if row.f_measure is None else [f"F {row.f_measure:.3f}"]
+    mean = INCONSISTENT.get((row.title, row.benchmark))
+    words += [] if mean is None else [f"(its groups give {mean})"]
+    return f"{place} {' '.join(words)}"
 
 
 def _sourced(method: Method) -> list[str]:
@@ -92,5 +109,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(describe(method, sources=bool(words)), end="\n\n")
     if not words:
         for title, reason in LEFT_OUT.items():
-            print(_filled(f"{title}: {reason}", rest=" " * 4), end="\n\n")
+            lines = [f"{title}: {reason}", *(f"    {line}" for line in _printed(PRINTED[title]))]
+            print("\n".join(_filled(line, rest=" " * 8) for line in lines), end="\n\n")
         print(_filled(LEGEND))

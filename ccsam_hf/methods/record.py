@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from .printed import PrintedRow
+
 Options = Mapping[str, Any]
-# Overall top-1 accuracy in % by benchmark and imbalance ratio.
-Figures = Mapping[tuple[str, int], float]
-RATIOS = (200, 100, 50)
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,8 @@ class Method:
     augmentation: where it is part of the method. deferred: share of the epochs before class weights count (DRW).
     lr_decay: factor at the milestones, where the method's papers have another than 0.1. settings: every
     hyper-parameter with its source. published: what published runs on a benchmark set differently; a ratio without an
-    entry takes the nearest one's. paper: figures that the paper prints for it, as far as they are known here. note:
-    what differs, and what is tuned where.
+    entry takes the nearest one's. paper: its rows in the paper's Tables 1 to 4. note: what differs, and what is tuned
+    where.
     """
 
     name: str
@@ -74,13 +73,26 @@ class Method:
     lr_decay: float | None = None
     settings: tuple[Setting, ...] = ()
     published: PublishedValues = field(default_factory=lambda: MappingProxyType({}))
-    paper: Figures | None = None
+    paper: tuple[PrintedRow, ...] = ()
     note: str = ""
 
     @property
     def classifier(self) -> str:
         """The kind of classifier that stage 1 trains."""
         return str(self.stage1.get("classifier", "linear"))
+
+    def printed_on(
+        self, benchmark: str, imbalance_ratio: float | None = None, network: str | None = None
+    ) -> PrintedRow | None:
+        """The row of Table 1 or 3 (else 2) for a benchmark; None where the paper has none of that ratio and network."""
+        found = [
+            row
+            for row in self.paper
+            if row.table != 4
+            and (row.benchmark, row.imbalance_ratio) == (benchmark, imbalance_ratio)
+            and network in (None, row.network)
+        ]
+        return max(found, key=lambda row: row.table, default=None)
 
     def published_for(self, benchmark: str | None, imbalance_ratio: float | None = None) -> Published | None:
         """The entry of `published` for a benchmark, at the nearest ratio (in logarithms) where it has several."""
@@ -140,12 +152,6 @@ def leaves(options: Options) -> dict[str, Any]:
         else:
             found[name] = value
     return found
-
-
-def figures(cifar10: Sequence[float], cifar100: Sequence[float]) -> Figures:
-    """The columns of the paper's Table 1: imbalance ratios 200, 100, 50."""
-    columns = {("cifar10-lt", r): v for r, v in zip(RATIOS, cifar10, strict=True)}
-    return MappingProxyType(columns | {("cifar100-lt", r): v for r, v in zip(RATIOS, cifar100, strict=True)})
 
 
 def by_benchmark(*entries: PublishedValues) -> PublishedValues:

@@ -85,12 +85,11 @@ class Grid:
         """The paper's figure in % for a cell, None where it has none for such a run."""
         options = {**self.options, **benchmark.options, **method.options}
         known = find_method(method.kind)
-        if benchmark.kind != PAPER_COMMAND or known.paper is None:
-            return None
-        if any(name in options for name in UNLIKE_PAPER):
+        if benchmark.kind != PAPER_COMMAND or any(name in options for name in UNLIKE_PAPER):
             return None
         name = str(options.get("benchmark") or f"{options.get('dataset', 'cifar100')}-lt")
-        return known.paper.get((name, int(options.get("imbalance_ratio", 100))))
+        row = known.printed_on(name, int(options.get("imbalance_ratio", 100)))
+        return None if row is None else row.overall
 
 
 def read_grid(path: str | Path) -> Grid:

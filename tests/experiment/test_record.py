@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 import pytest
 import yaml
 
-from ccsam_hf.data import load_benchmark
+from ccsam_hf.data import BENCHMARKS, load_benchmark
 from ccsam_hf.experiment import parse_settings
 from ccsam_hf.experiment.cifar import RECIPE as CIFAR
 from ccsam_hf.experiment.command import shown_command
 from ccsam_hf.experiment.digits import RECIPE as DIGITS
-from ccsam_hf.experiment.paper import paper_figures
+from ccsam_hf.experiment.imagenet import RECIPE as IMAGENET
+from ccsam_hf.experiment.inaturalist import RECIPE as INATURALIST
+from ccsam_hf.experiment.paper import paper_row
+from ccsam_hf.experiment.places import RECIPE as PLACES
 from ccsam_hf.hub import RunRecord, publishable_files
 from ccsam_hf.hub.private import PrivateStrings, private_traces
 
@@ -60,12 +63,13 @@ def test_the_papers_figures_stand_beside_its_own_row_only(tmp_path) -> None:
     digits = load_benchmark("digits-lt")
     record = replace(digits.record, name="cifar100-lt")
 
-    def found(*flags: str, ratio: float = 100) -> dict[str, float] | None:
+    def found(*flags: str, ratio: float = 100) -> float | None:
         settings = parse_settings(CIFAR.defaults, ["--output_dir", str(tmp_path), "--use_cpu", "true", *flags])
-        return paper_figures(settings, replace(digits, record=record, settings={"imbalance_ratio": ratio}))
+        row = paper_row(settings, replace(digits, record=record, settings={"imbalance_ratio": ratio}))
+        return None if row is None else row.overall
 
-    assert found() == {"accuracy": 0.5083}
-    assert found(ratio=200) == {"accuracy": 0.4566}
+    assert found() == 50.83
+    assert found(ratio=200) == 45.66
     assert found(ratio=10) is None
     for other in (
         ["--perturbation", "sam", "--radius", "0.05"],
@@ -76,6 +80,28 @@ def test_the_papers_figures_stand_beside_its_own_row_only(tmp_path) -> None:
         ["--subset"],
     ):
         assert found(*other) is None, other
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "network", "figures"),
+    [
+        (IMAGENET, "imagenet-lt", "resnext50_32x4d", (55.4, 63.1, 53.4, 41.1)),
+        (IMAGENET, "imagenet-lt", "resnet50", (52.4, 61.4, 49.5, 37.1)),
+        (PLACES, "places-lt", "resnet152.tv_in1k", (40.6, 41.2, 42.1, 36.4)),
+        (INATURALIST, "inat2018", "resnet50", (70.9, 65.4, 70.9, 72.2)),
+    ],
+)
+def test_cards_of_the_large_sets_show_all_four_figures(tmp_path, recipe, name, network, figures) -> None:
+    digits = load_benchmark("digits-lt")
+    settings = parse_settings(recipe.defaults, ["--output_dir", str(tmp_path), "--use_cpu", "true", "--model", network])
+    row = paper_row(settings, replace(digits, record=BENCHMARKS[name]))
+    assert row is not None
+    assert row.source == "Zhou et al., CVPR 2023, Table 3"
+    assert (row.overall, row.many, row.medium, row.few) == figures
+    assert row.fractions() == {
+        key: pytest.approx(value / 100)
+        for key, value in zip(("accuracy", "many", "medium", "few"), figures, strict=True)
+    }
 
 
 def test_a_push_that_fails_leaves_the_trained_model_and_says_how_to_go_on(digits, tmp_path, monkeypatch) -> None:

@@ -15,9 +15,9 @@ from transformers import pipeline
 from ccsam_hf.__main__ import COMMANDS
 from ccsam_hf.data import load_benchmark
 from ccsam_hf.evaluation import Predictions
-from ccsam_hf.experiment.paper import PAPER_ROWS, SECOND_HAND_ROWS
 from ccsam_hf.experiment.smoke_data import PLACES, class_picture
 from ccsam_hf.inference import load_classifier
+from ccsam_hf.methods import METHODS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NAMES = ("cifar_lt", "imagenet_lt", "places_lt", "inat2018", "image_folder")
@@ -116,20 +116,26 @@ def test_says_what_it_is(name) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "benchmark"), [("imagenet_lt", "imagenet-lt"), ("places_lt", "places-lt"), ("inat2018", "inat2018")]
+    ("name", "benchmark", "network"),
+    [
+        ("imagenet_lt", "imagenet-lt", "resnext50_32x4d"),
+        ("places_lt", "places-lt", "resnet152"),
+        ("inat2018", "inat2018", "resnet50"),
+    ],
 )
-def test_a_header_says_that_its_figures_are_second_hand(name, benchmark) -> None:
-    header = " ".join((RECIPES / f"{name}.py").read_text().split('"""')[1].split())
-    _, figures = SECOND_HAND_ROWS[benchmark]
-    assert f"{figures['accuracy']} / - / - / {figures['few']} measured here: not yet" in header
-    assert "not in the PDF itself" in header
-    assert (benchmark, None) not in PAPER_ROWS
+def test_a_header_has_the_papers_four_figures(name, benchmark, network) -> None:
+    header = " ".join((RECIPES / f"{name}.py").read_text(encoding="utf-8").split('"""')[1].split())
+    row = METHODS["ccsam"].printed_on(benchmark, None, network)
+    assert row is not None
+    figures = f"{row.overall} / {row.many} / {row.medium} / {row.few}"
+    assert f"overall / many / medium / few paper ({row.source}) {figures} measured here: not yet" in header
 
 
 def test_the_cifar_header_has_the_papers_rows() -> None:
     header = (RECIPES / "cifar_lt.py").read_text().split('"""')[1]
     for benchmark in ("cifar10-lt", "cifar100-lt"):
-        row = " / ".join(f"{PAPER_ROWS[benchmark, ratio][1]['accuracy']:.2f}" for ratio in (200, 100, 50))
+        rows = [METHODS["ccsam"].printed_on(benchmark, ratio) for ratio in (200, 100, 50)]
+        row = " / ".join(f"{row.overall:.2f}" for row in rows if row is not None)
         assert row in header
 
 
