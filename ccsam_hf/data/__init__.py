@@ -8,6 +8,7 @@ from .counts import (
     check_label_order,
     class_counts,
     counts_from_labels,
+    found_label_column,
     labels_of,
     readable_labels,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "class_report",
     "counts_from_labels",
     "draw_keys",
+    "found_label_column",
     "image_views",
     "integers",
     "labels_of",

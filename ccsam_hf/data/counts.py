@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import datasets
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch.utils.data import Dataset, IterableDataset, Subset
+from tqdm.auto import tqdm
 
 
 class LabelledDataset(Dataset[dict[str, Any]]):
@@ -42,11 +43,12 @@ def labels_of(dataset: Any, label_column: str = "label") -> np.ndarray:
     """Class of each item, int64 [N].
 
     Reads a `datasets.Dataset` (also selected, formatted or with transforms), a `LabelledDataset`, a torch `Subset`
-    of them, or a list of dicts.
+    of them, or a list of dicts. Any other torch `Dataset` with a length is read item by item, with a progress bar,
+    since only its items tell their labels.
 
     Raises:
         ValueError: no such column (lists the columns); labels that are not single integers; negative labels; an
-            empty set; a stream or another kind of data set (pass `class_counts` instead).
+            empty set; a stream or something that is no data set (pass `class_counts` instead).
     """
     if isinstance(dataset, Subset):
         return labels_of(dataset.dataset, label_column)[np.asarray(dataset.indices, np.int64)]
@@ -60,6 +62,9 @@ def labels_of(dataset: Any, label_column: str = "label") -> np.ndarray:
         labels = _column_of_items(dataset, label_column)
     elif isinstance(dataset, datasets.DatasetDict):
         raise ValueError(f"Got all splits ({', '.join(dataset)}): choose one of them, for instance the training split")
+    elif isinstance(dataset, Dataset) and hasattr(dataset, "__len__"):
+        bar = tqdm(range(len(dataset)), f"reading the labels of a {type(dataset).__name__}", leave=False)
+        labels = _column_of_items((dataset[i] for i in bar), label_column)
     else:
         raise ValueError(
             f"Labels of a {type(dataset).__name__} are not known without loading its items: {_PASS_COUNTS}"
@@ -101,6 +106,26 @@ def counts_from_labels(
             f"renumber the labels to 0..{num_classes - len(empty) - 1}"
         )
     return torch.from_numpy(counts)
+
+
+def found_label_column(dataset: Any, label_column: str = "label") -> str:
+    """The column of labels: ``label_column``, or ``labels`` where that is "label" and the data set has only the other.
+
+    transformers' examples name the column either way. The first item tells the columns of a list or of a data set
+    without column names; a stream is not touched.
+    """
+    if label_column != "label":
+        return label_column
+    if isinstance(dataset, Subset):
+        return found_label_column(dataset.dataset)
+    if isinstance(dataset, (LabelledDataset, IterableDataset)) or not hasattr(dataset, "__getitem__"):
+        return label_column
+    if isinstance(dataset, datasets.Dataset):
+        names: Any = dataset.column_names
+    else:
+        first = dataset[0] if len(dataset) else {}
+        names = first if isinstance(first, Mapping) else ()
+    return "labels" if "labels" in names and "label" not in names else label_column
 
 
 def class_names(dataset: Any, label_column: str = "label") -> list[str] | None:
@@ -172,7 +197,7 @@ def check_class_counts(
 
 
 def readable_labels(dataset: Any) -> bool:
-    """Whether `labels_of` reads the labels of a data set of this kind."""
+    """Whether `labels_of` reads the labels of a data set of this kind without loading its items."""
     if isinstance(dataset, Subset):
         return readable_labels(dataset.dataset)
     return isinstance(dataset, (datasets.Dataset, LabelledDataset, list, tuple))
@@ -205,16 +230,20 @@ def _column_of_dataset(dataset: datasets.Dataset, label_column: str) -> np.ndarr
     return column.to_numpy()
 
 
-def _column_of_items(items: Sequence[Any], label_column: str) -> np.ndarray:
+def _column_of_items(items: Iterable[Any], label_column: str) -> np.ndarray:
+    labels = []
     for position, item in enumerate(items):
-        if not isinstance(item, dict):
-            raise ValueError(f"Item {position} is a {type(item).__name__}, not a dict with {label_column!r}")
+        if not isinstance(item, Mapping):
+            raise ValueError(
+                f"Item {position} is a {type(item).__name__}, not a dict with {label_column!r}: {_PASS_COUNTS}"
+            )
         if label_column not in item:
             raise ValueError(
                 f"Item {position} has no {label_column!r}; its keys are {', '.join(item)}: "
                 "choose one of them with `label_column`"
             )
-    return np.array([np.asarray(item[label_column]) for item in items])
+        labels.append(np.asarray(item[label_column]))
+    return np.array(labels)
 
 
 def _checked(labels: np.ndarray, label_column: str) -> np.ndarray:

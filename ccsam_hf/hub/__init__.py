@@ -6,7 +6,7 @@ from .cli import cards_command, push_command
 from .environment import device_name, package_commit, portable_command, versions
 from .errors import PushError
 from .push import prepare_card, push_to_hub
-from .record import Citation, DataRecord, ModelRecord, RunRecord, StageRecord
+from .record import CardMetadata, Citation, DataRecord, ModelRecord, RunRecord, StageRecord, names
 from .stages import headline_metrics, log_summary, portable_arguments, stage_record
 from .store import render_cards, store_card
 from .subjects import CCSAM_CITATION, PACKAGE_CITATION, citations, data_record, model_record
@@ -15,6 +15,7 @@ from .training_record import training_record
 __all__ = [
     "CCSAM_CITATION",
     "PACKAGE_CITATION",
+    "CardMetadata",
     "Citation",
     "DataRecord",
     "ModelRecord",
@@ -29,6 +30,7 @@ __all__ = [
     "headline_metrics",
     "log_summary",
     "model_record",
+    "names",
     "package_commit",
     "portable_arguments",
     "portable_command",

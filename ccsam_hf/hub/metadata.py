@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ..shots import ShotThresholds
 from .allowed import EVAL_RESULTS
-from .record import HEADLINE, DataRecord, RunRecord
+from .record import HEADLINE, CardMetadata, DataRecord, RunRecord
 
 # Title and metric identifier of each figure.
 TITLES = {
@@ -30,17 +30,26 @@ def card_data(record: RunRecord) -> ModelCardData:
     """The card's YAML header; its model-index has one result for each figure that was measured."""
     model, data = record.model, record.data
     results = eval_results(record)
+    libraries = ["timm", "transformers"] if model.library == "timm" else ["transformers"]
+    known = [data.hub_dataset] if data is not None and data.hub_dataset else []
     return ModelCardData(
         # Only the model-index needs it, and huggingface_hub drops the index without it.
         model_name=model.name if results else None,
         library_name=model.library,
+        language=record.told.language,
         license=record.license,
+        base_model=base_model(record.told),
         pipeline_tag=model.task,
-        tags=[model.task, *TAGS, *(["timm", "transformers"] if model.library == "timm" else ["transformers"])],
-        datasets=[data.hub_dataset] if data is not None and data.hub_dataset else None,
+        tags=list(dict.fromkeys([model.task, *TAGS, *libraries, *record.told.tags, *record.told.tasks])),
+        datasets=list(dict.fromkeys([*known, *record.told.dataset_ids])) or None,
         metrics=sorted({result.metric_type for result in results}) or None,
         eval_results=results or None,
     )
+
+
+def base_model(told: CardMetadata) -> str | None:
+    """The Hub's name of the model that was fine-tuned; None where it is a folder."""
+    return None if told.finetuned_locally else told.finetuned_from
 
 
 def eval_results(record: RunRecord) -> list[EvalResult]:

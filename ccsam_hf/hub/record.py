@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -104,6 +104,42 @@ class StageRecord:
 
 
 @dataclass(frozen=True)
+class CardMetadata:
+    """What the caller of ``create_model_card`` or ``push_to_hub`` tells, as `transformers.Trainer` takes it.
+
+    finetuned_from: the base model; of a folder on this machine the last part alone remains. dataset_ids: of data sets
+    on the Hub (``dataset_tags``); datasets: their names in
+    words; dataset_args: their configurations.
+    """
+
+    language: str | None = None
+    license: str | None = None
+    tags: tuple[str, ...] = ()
+    finetuned_from: str | None = None
+    tasks: tuple[str, ...] = ()
+    dataset_ids: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    dataset_args: tuple[str, ...] = ()
+    finetuned_locally: bool = False
+
+    def __post_init__(self) -> None:
+        place = Path(self.finetuned_from or "")
+        if self.finetuned_from and (place.exists() or place.is_absolute()):
+            object.__setattr__(self, "finetuned_from", place.name)
+            object.__setattr__(self, "finetuned_locally", True)
+
+
+TUPLES_TOLD = ("tags", "tasks", "dataset_ids", "datasets", "dataset_args")
+
+
+def names(given: str | Sequence[str | None] | None) -> tuple[str, ...]:
+    """One name, several or none, as a tuple."""
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, str) else tuple(str(name) for name in given if name is not None)
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Everything a model card tells. Plain values only, so that run.json gives back an equal record.
 
@@ -128,6 +164,7 @@ class RunRecord:
     limits: tuple[str, ...] = ()
     citations: tuple[Citation, ...] = ()
     repo_id: str | None = None
+    told: CardMetadata = field(default_factory=CardMetadata)
 
     def __post_init__(self) -> None:
         _make_plain(self, "versions")
@@ -169,6 +206,8 @@ class RunRecord:
                     "data": _data_from(values.get("data")),
                     "stages": tuple(StageRecord(**_with_tuples(s, "changed", "log")) for s in values["stages"]),
                     "citations": tuple(Citation(**citation) for citation in values["citations"]),
+                    # Records of earlier releases have none.
+                    "told": CardMetadata(**_with_tuples(values.get("told") or {}, *TUPLES_TOLD)),
                 }
             )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:

@@ -40,6 +40,9 @@ def summary_section(record: RunRecord) -> str:
     lines = [f"{kind}{classes}: `{model.architecture}`{size}."]
     if stage is not None:
         lines.append(f"Weights after {STAGES[stage.role].lower()}: {stage.method}.")
+    told = record.told
+    if told.finetuned_from is not None:
+        lines.append(f"Fine-tuned from `{told.finetuned_from}`{', a local folder' if told.finetuned_locally else ''}.")
     lines += [f"{note}" for note in model.notes]
     lines.append(
         "It is meant for research on long-tailed recognition and as a starting point for similar data; "
@@ -74,7 +77,10 @@ def data_section(record: RunRecord) -> str:
     lines = [f"{_sentence(data.title)}"]
     lines += [f"Source: {data.source}."] if data.source else []
     lines += [_sentence(f"Licence of the data: {data.licence}")] if data.licence else []
-    parts = [" ".join(lines)]
+    told = record.told
+    named = [f"{title}: {', '.join(words)}." for title, words in
+             (("Data set", told.datasets), ("Configuration", told.dataset_args)) if words]  # fmt: skip
+    parts = [" ".join([*lines, *named])]
     if data.settings:
         parts.append(
             table(["Setting", "Value"], [[f"`{name}`", _code(value)] for name, value in data.settings.items()])

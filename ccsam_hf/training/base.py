@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers.trainer_utils import EvalLoopOutput
 
 from ..losses import LongTailedLoss, Target, build_loss, reduce_losses
 from ..metrics import LongTailMetrics
@@ -54,6 +55,7 @@ class LongTailedTrainer(ProbingTrainer):
         super().__init__(model, args, *trainer_arguments, class_counts=class_counts, **trainer_options)
         self._tap: FeatureTap | None = None
         self._loss: LongTailedLoss | None = None
+        self._evaluation_losses: list[Tensor] = []
 
     # ---- before the first step -------------------------------------------------------------------------------------
 
@@ -78,9 +80,9 @@ class LongTailedTrainer(ProbingTrainer):
         self.head = self._find_head()
         self._outputs = self.head.module.out_features
         self.class_counts = resolve_class_counts(
-            self._given_counts, self.train_dataset, self.args.label_column, self._outputs
+            self._given_counts, self.train_dataset, self.label_column, self._outputs, self.training_labels
         ).to(self.args.device)
-        check_evaluation_labels(self.eval_dataset, self.args.label_column, self._outputs)
+        check_evaluation_labels(self.eval_dataset, self.args.label_column, self._outputs, self._model_names())
         self._record_counts()
         self._check_best_metric()
         self._loss = self._build_loss()
@@ -164,7 +166,21 @@ class LongTailedTrainer(ProbingTrainer):
         target = Target(labels)
         self.loss.eval()
         losses = self.loss(logits, target)
+        self._evaluation_losses.append(self.accelerator.gather_for_metrics(losses.detach()))
         return reduce_losses(losses, target, num_classes=logits.shape[1]), outputs
+
+    def evaluation_loop(self, *arguments: Any, **options: Any) -> EvalLoopOutput:
+        """Trainer's loop, with the loss as the mean over samples.
+
+        Processes share the samples and repeat some to fill the last batch; Trainer averages the batches' means, which
+        counts those twice.
+        """
+        self._evaluation_losses = []
+        output = super().evaluation_loop(*arguments, **options)
+        prefix = options.get("metric_key_prefix", "eval")
+        if output.metrics is not None and f"{prefix}_loss" in output.metrics and self._evaluation_losses:
+            output.metrics[f"{prefix}_loss"] = torch.cat(self._evaluation_losses).double().mean().item()
+        return output
 
     def sample_loss(self, logits: Tensor, target: Target, reduction: str = "sample") -> SampleLoss:
         """The base loss of this micro-batch; its noise is drawn by (seed, step, place of the micro-batch)."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Subset
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import HubStrategy, get_last_checkpoint
 from transformers.utils import is_peft_available, is_torch_xla_available
 
-from ..data import LabelledDataset, class_counts, labels_of
+from ..data import check_class_counts, check_label_order, counts_from_labels, found_label_column, labels_of
+from ..data.counts import class_names
 from ..losses import LongTailedLoss
 from ..models import ClassifierHead, CosineClassifier
 from .running import RunningUnit
@@ -64,6 +65,18 @@ def _check_model(model: Any, args: TrainingArguments) -> None:
             raise ValueError(
                 "Adapters (PEFT) are not supported: neither library would load the published folder. Merge them by "
                 "merge_and_unload() and train the merged model."
+            )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ValueError(
+            "model.add_adapter(...) froze every weight but the adapter's, the classifier's included: train without "
+            "adapters, or merge them first (get_peft_model, then merge_and_unload())."
+        )
+    for name, parameter in model.named_parameters():
+        if parameter.dtype in (torch.bfloat16, torch.float16):
+            raise ValueError(
+                f"The weight {name} is {str(parameter.dtype).removeprefix('torch.')}: such weights round small steps "
+                "away. Load the model with dtype=torch.float32 and train with bf16=True or fp16=True, which computes "
+                "in half precision and keeps float32 weights."
             )
     config = model.config if isinstance(model, PreTrainedModel) else None
     if config is not None and config.problem_type not in (None, "single_label_classification"):
@@ -119,14 +132,18 @@ def check_head(loss: LongTailedLoss, name: str, head: ClassifierHead) -> None:
 
 
 def resolve_class_counts(
-    given: Tensor | Sequence[int] | None, dataset: Any, label_column: str, num_classes: int
+    given: Tensor | Sequence[int] | None,
+    dataset: Any,
+    label_column: str,
+    num_classes: int,
+    read_labels: Callable[[], np.ndarray],
 ) -> Tensor:
     """Training counts n_c [C] int64: counted, or those given after checking them against the data's labels.
 
     Counts may be given for a class without images, and must be where the labels cannot be read beforehand.
     """
     if given is None:
-        return class_counts(dataset, label_column, num_classes)
+        return counts_from_labels(read_labels(), num_classes, class_names(dataset, label_column), label_column)
     counts = torch.as_tensor(given)
     if counts.shape != (num_classes,):
         raise ValueError(
@@ -135,34 +152,21 @@ def resolve_class_counts(
         )
     if counts.is_floating_point() or (counts < 0).any():
         raise ValueError("class_counts must be whole numbers of at least 0.")
-    if readable_labels(dataset):
-        # A copy: torch warns of labels that may not be written, as those of an Arrow column.
-        occurring = torch.bincount(torch.from_numpy(labels_of(dataset, label_column).copy()), minlength=num_classes)
-        if len(occurring) > num_classes:
-            raise ValueError(
-                f"Column {label_column!r} holds label {len(occurring) - 1}, outside 0..{num_classes - 1}: "
-                "correct the labels or build the model with more classes."
-            )
-        wrong = ((counts == 0) & (occurring > 0)).nonzero().flatten().tolist()
-        if wrong:
-            raise ValueError(f"class_counts is 0 for classes {wrong[:10]}, which occur in the training set.")
+    if label_column in getattr(dataset, "column_names", [label_column]):
+        check_class_counts(counts, dataset, label_column)
     return counts.long()
 
 
-def check_evaluation_labels(dataset: Any, label_column: str, num_classes: int) -> None:
-    """Refuse evaluation sets, one or several by name, whose labels the loss cannot take; only readable ones."""
+def check_evaluation_labels(dataset: Any, label_column: str, num_classes: int, label_names: Sequence[str]) -> None:
+    """Refuse evaluation sets, one or several by name, whose labels are not the model's; only readable ones."""
     for name, part in dataset.items() if isinstance(dataset, dict) else [("", dataset)]:
-        if isinstance(part, datasets.Dataset) and label_column in part.column_names and len(part) > 0:
-            largest = int(labels_of(part, label_column).max())
-            if largest >= num_classes:
-                raise ValueError(
-                    f"Column {label_column!r} of the evaluation set {name} holds label {largest}, outside "
-                    f"0..{num_classes - 1}: correct the labels or drop the classes that training does not know."
-                )
-
-
-def readable_labels(dataset: Any) -> bool:
-    """Whether the labels can be had without running the dataset's transforms."""
-    if isinstance(dataset, Subset):
-        return readable_labels(dataset.dataset)
-    return isinstance(dataset, (datasets.Dataset, LabelledDataset, list, tuple))
+        column = label_column if part is None else found_label_column(part, label_column)
+        if not isinstance(part, datasets.Dataset) or column not in part.column_names or len(part) == 0:
+            continue
+        check_label_order(part, label_names, column)
+        largest = int(labels_of(part, column).max())
+        if largest >= num_classes:
+            raise ValueError(
+                f"Column {column!r} of the evaluation set {name} holds label {largest}, outside "
+                f"0..{num_classes - 1}: correct the labels or drop the classes that training does not know."
+            )

@@ -17,7 +17,7 @@ from ..losses import Target
 from ..models import fold_classifier, installed_head, replace_classifier
 from .arguments import ClassifierTrainingArguments
 from .base import LongTailedTrainer
-from .checks import check_trainer, readable_labels
+from .checks import check_trainer
 from .feature_cache import CachedFeatures, cache_features
 from .frozen import FrozenBackbone, batch_norms, keep_still, reinitialize
 from .rules import RULES, ClosedRule, Rule, RuleStep, build_rule
@@ -127,12 +127,7 @@ class ClassifierTrainer(LongTailedTrainer):
             if self.args.max_steps > 0:
                 raise ValueError(f"sampling={self.sampling!r} needs num_train_epochs: leave max_steps out.")
             epochs = math.ceil(self.args.num_train_epochs)
-        if not readable_labels(dataset):
-            raise ValueError(
-                f"Stage 2 draws by class and must know the labels of a {type(dataset).__name__} before its items: use "
-                "a datasets.Dataset, a list of dicts or a ccsam_hf.data.LabelledDataset, or set cache_features."
-            )
-        labels = labels_of(dataset, self.args.label_column)
+        labels = self.training_labels() if dataset is self.train_dataset else labels_of(dataset, self.label_column)
         return ClassSampler(labels, self.sampling, self.sampling_seed, epochs=epochs, beta=self.args.sampling_beta)
 
     def get_train_dataloader(self) -> DataLoader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -10,7 +11,7 @@ from transformers import Trainer
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import HubStrategy
 
-from ..hub import PushError, RunRecord, push_to_hub, training_record, write_card
+from ..hub import CardMetadata, PushError, RunRecord, names, push_to_hub, training_record, write_card
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +32,39 @@ class PublishingTrainer(Trainer):
         """What this training is called on a card."""
         return type(self).__name__
 
-    def create_model_card(self, *args: Any, model_name: str | None = None, **kwargs: Any) -> None:
-        """Write the card beside the model: the run's record where an experiment set one, else what is known here."""
-        given = sorted(name for name, value in kwargs.items() if value is not None)
-        if args or given:
-            raise ValueError(f"The card is written from the run's record: leave out {', '.join(given) or 'arguments'}.")
-        if self.is_world_process_zero():
-            self._write_card(Path(self.args.output_dir), model_name or Path(self.args.output_dir).name)
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Write the card beside the model: the run's record where an experiment set one, else what is known here.
 
-    def _write_card(self, folder: Path, name: str) -> None:
+        Takes what transformers' scripts pass, see `transformers.Trainer.create_model_card`; all of it enters the card.
+        """
+        if self.is_world_process_zero():
+            folder = Path(self.args.output_dir)
+            if not (folder / "config.json").is_file():
+                self.save_model(_internal_call=True)
+            told = CardMetadata(
+                language=language,
+                license=license,
+                tags=names(tags),
+                finetuned_from=finetuned_from,
+                tasks=names(tasks),
+                dataset_ids=names(dataset_tags),
+                datasets=names(dataset),
+                dataset_args=names(dataset_args),
+            )
+            self._write_card(folder, model_name or folder.name, told)
+
+    def _write_card(self, folder: Path, name: str, told: CardMetadata | None = None) -> None:
         record = self.run_record or training_record(
             folder,
             name,
@@ -51,7 +76,9 @@ class PublishingTrainer(Trainer):
             thresholds=self.args.shots().describe(),
             device=self.args.device,
         )
-        write_card(folder, record)
+        write_card(
+            folder, record if told is None else replace(record, told=told, license=told.license or record.license)
+        )
 
     def push_to_hub(
         self,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import EvalPrediction
+from transformers.trainer_utils import PredictionOutput
 
-from ..data import labels_of
+from ..data import readable_labels
 from ..metrics import LongTailMetrics, predicted_classes
-from .checks import readable_labels
 from .meters import ScalarMeter
 from .publishing import PublishingTrainer
 
@@ -50,6 +51,20 @@ class ReportingTrainer(PublishingTrainer):
             logs.update(self.step_report())
         super().log(logs, start_time)
 
+    def training_labels(self) -> np.ndarray:
+        """Class of each training sample, int64 [N]."""
+        raise NotImplementedError
+
+    def predict(self, test_dataset: Any, *arguments: Any, **options: Any) -> PredictionOutput:
+        """As Trainer's: ``predictions`` are the logits [N, C], though ``evaluate`` gathers predicted classes only."""
+        kept = self.preprocess_logits_for_metrics
+        if kept is predicted_classes:
+            self.preprocess_logits_for_metrics = None
+        try:
+            return super().predict(test_dataset, *arguments, **options)
+        finally:
+            self.preprocess_logits_for_metrics = kept
+
     def _long_tail_metrics(self, outputs: EvalPrediction) -> dict[str, float]:
         return LongTailMetrics(self._known_counts().tolist(), self.args.shots())(outputs)
 
@@ -63,6 +78,6 @@ class ReportingTrainer(PublishingTrainer):
         if recorded is not None:
             return torch.as_tensor(recorded)
         if self.train_dataset is not None and readable_labels(self.train_dataset):
-            labels = labels_of(self.train_dataset, self.args.label_column)
-            return torch.bincount(torch.from_numpy(labels.copy()), minlength=self.model.config.num_labels)
+            labels = torch.from_numpy(self.training_labels().copy())
+            return torch.bincount(labels, minlength=self.model.config.num_labels)
         raise ValueError("The class counts of the training set are not known: pass class_counts to the trainer.")

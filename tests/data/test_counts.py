@@ -78,7 +78,7 @@ def column(values) -> datasets.Dataset:
         (named().select([0, 1]), r"no image: 1 \('dog'\)"),
         (named().to_iterable_dataset(), "streaming .* pass `class_counts=`"),
         (Stream(), "streaming .* pass `class_counts=`"),
-        (TensorDataset(torch.zeros(2)), "Labels of a TensorDataset are not known .*pass `class_counts=`"),
+        (TensorDataset(torch.zeros(2)), "Item 0 is a tuple, not a dict with 'label': .*pass `class_counts=`"),
         (datasets.DatasetDict(train=named()), r"Got all splits \(train\)"),
     ],
 )

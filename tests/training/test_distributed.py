@@ -4,6 +4,7 @@ Run as a program by `torch.distributed.run`, it trains one joined case on the GP
 """
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -118,7 +119,18 @@ def resume(toy, folder: Path) -> None:
             save_file(toy.weights(trainer), folder / f"{name}.safetensors")
 
 
+def evaluate(toy, folder: Path, processes: int) -> dict[str, float]:
+    """31 images in batches of 4: two processes repeat some of them to fill the last batches."""
+    trainer = toy.trainer(folder, model="vit", eval_dataset=toy.images()[:31], per_device_eval_batch_size=4)
+    assert trainer.args.world_size == processes
+    found = trainer.evaluate()
+    if trainer.is_world_process_zero():
+        (folder / "evaluation.json").write_text(json.dumps(found), encoding="utf-8")
+    return found
+
+
 def both(toy, folder: str) -> None:
+    evaluate(toy, Path(folder), 2)
     for case in CASES:
         train(toy, Path(folder), case, 2)
     for case in JOINED:
@@ -151,6 +163,12 @@ def test_joined_gradients_equal_one_process_with_the_joined_batch(toy, tmp_path,
     one, two = (load_file(folder / f"{case}.safetensors") for folder in (tmp_path, two_processes))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=5e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_evaluation_equals_one_process(toy, tmp_path, two_processes) -> None:
+    one, two = evaluate(toy, tmp_path, 1), json.loads((two_processes / "evaluation.json").read_text(encoding="utf-8"))
+    for name in ("eval_loss", "eval_accuracy", "eval_many", "eval_few"):
+        assert two[name] == pytest.approx(one[name], rel=1e-5), name
 
 
 def test_resume_like_one(two_processes) -> None:

@@ -35,7 +35,7 @@ OPTIONS = [
     (1, {"loss": "focal", "loss_args": {"delta": 1}}, "has no argument delta"),
     (1, {"metric_for_best_model": "eval_few", "few_shot": 1}, "can never be reported"),
     (1, {"class_counts": [17, 9, 4]}, "class_counts has 3 entries, but the classifier has 4 outputs"),
-    (1, {"class_counts": [17, 9, 4, 0]}, r"class_counts is 0 for classes \[3\]"),
+    (1, {"class_counts": [17, 9, 4, 0]}, r"class 3 has 2 items and 0 in class_counts"),
     (1, {"class_counts": [17, 9, 4, -2]}, "whole numbers of at least 0"),
     (1, {"gradient_checkpointing": True}, "moves BatchNorm's running statistics twice"),
     (1, {"train_dataset": []}, "training set is empty"),
