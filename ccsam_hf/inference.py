@@ -297,12 +297,12 @@ def check_weights(model: PreTrainedModel, loaded: Mapping[str, Any], source: str
         ],
         "not a number": sorted(name for name, tensor in model.state_dict().items() if bool(tensor.isnan().any())),
     }
-    told = [f"{len(names)} {fault}: {_some(names)}" for fault, names in faults.items() if names]
-    if told or loaded.get("error_msgs"):
-        told += loaded.get("error_msgs") or []
+    found = [f"{len(names)} {fault}: {_some(names)}" for fault, names in faults.items() if names]
+    if found or loaded.get("error_msgs"):
+        found += loaded.get("error_msgs") or []
         raise ValueError(
             f"The weights of {source!r} are not those of its network ({type(model).__name__} of config.json). Tensors "
-            f"{'; '.join(told)}. Copy or download the checkpoint again, or save it anew from the trained model."
+            f"{'; '.join(found)}. Copy or download the checkpoint again, or save it anew from the trained model."
         )
 
 
@@ -341,8 +341,8 @@ def _processor(source: str, **where: Any) -> BaseImageProcessor:
         return AutoImageProcessor.from_pretrained(source, **where)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{source!r} does not say how an image becomes the model's input: save the image processor beside the "
-            f"model with processor.save_pretrained. ({error})"
+            f"{source!r} does not say how an image becomes the model's input: save the image processor with the "
+            f"model by processor.save_pretrained. ({error})"
         ) from error
 
 
@@ -410,7 +410,7 @@ def predict_folder(
 
     Args:
         model: a classifier, or the folder or Hub id of one.
-        folder: images at any depth, told by their extension.
+        folder: images at any depth, recognised by their extension.
         out: the CSV file, UTF-8.
         top_k, prior, source_prior, batch_size: see `Classifier.predict`.
 
@@ -430,7 +430,7 @@ def predict_folder(
     rows = 0
     partial = out.with_name(out.name + ".partial")
     try:
-        with partial.open("w", encoding="utf-8", newline="") as file:
+        with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             writer = csv.writer(file)
             columns = [f"{column}_{k + 1}" for k in range(top_k) for column in ("label", "score")]
             writer.writerow(["file", *columns])

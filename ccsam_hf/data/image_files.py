@@ -30,8 +30,8 @@ SKIP_HINT = "replace it, or load with `skip_broken_images` (--skip_broken_images
 def images_below(root: Path) -> tuple[list[str], Counter[str]]:
     """(image files, count of the other files by extension) below `root`.
 
-    The files are paths relative to `root`, sorted; an image is told by its extension (`IMAGE_SUFFIXES`). Hidden files
-    are passed over. A file without an extension counts under "".
+    The files are paths relative to `root`, sorted; an image is recognised by its extension (`IMAGE_SUFFIXES`). Hidden
+    files are passed over. A file without an extension counts under "".
 
     Raises:
         ValueError: the folder does not exist or may not be listed.

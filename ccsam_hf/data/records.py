@@ -25,9 +25,9 @@ SOURCE_OPTIONS = ("data_dir", "list_dir", "hub_dataset", "skip_broken_images")
 class BenchmarkRecord:
     """One benchmark: what it is, how it is loaded, and what a correct copy contains.
 
-    A set with `imbalance_ratio` is balanced at its source and made long-tailed on loading, at this ratio unless told
-    otherwise; one without is long-tailed by nature or by a published list. Sizes are None where the data themselves
-    decide; those given are compared with what was loaded.
+    A set with `imbalance_ratio` is balanced at its source and made long-tailed on loading, at this ratio unless
+    another is given; one without is long-tailed by nature or by a published list. Sizes are None where the data
+    themselves decide; those given are compared with what was loaded.
 
     A benchmark of one's own needs a name and `load`:
 
@@ -43,7 +43,7 @@ class BenchmarkRecord:
         reads: the options of `load_benchmark` that `load` reads, of `SOURCE_OPTIONS`; others are refused.
         class_size: images of each class at a balanced source.
         thresholds: where many- and few-shot end.
-        input_size, mean, std, crop_pct, interpolation: how images become a model's input unless told otherwise.
+        input_size, mean, std, crop_pct, interpolation: how images become a model's input by default.
         hub_dataset, image_column, label_column, files: where the package's own benchmarks lie.
     """
 

@@ -218,7 +218,7 @@ def _local(folder: str, file: str) -> Path:
 
 
 def _stored_paths(images: datasets.Dataset) -> list[str]:
-    """The file name that a data set of images keeps beside the bytes ('' where there is none)."""
+    """The file name that a data set of images keeps with the bytes ('' where there is none)."""
     chunks = images.data.column("image").chunks
     names = pa.chunked_array([pc.struct_field(chunk, "path") for chunk in chunks], pa.string()).to_pylist()
     return [name or "" for name in names]

@@ -212,7 +212,7 @@ LARGEST_IN_MEMORY = 64
 
 @dataclass(frozen=True)
 class ImageViews:
-    """Model inputs of each part; `config` is what the model must be told to read raw images alike."""
+    """Model inputs of each part; give `config` to the model, so that it reads raw images alike."""
 
     train: TensorImages | TransformedImages
     validation: TensorImages | TransformedImages | None
