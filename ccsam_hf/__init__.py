@@ -31,7 +31,15 @@ from .evaluation import (
 from .experiment import BenchmarkOptions, run_experiment
 from .hub import PushError, RunRecord, push_to_hub, render_cards, write_card
 from .inference import Classifier, load_classifier, predict_folder
-from .losses import LOSSES, Target, build_loss, post_hoc_logit_adjustment
+from .losses import (
+    LOSSES,
+    LongTailedLoss,
+    Target,
+    build_loss,
+    list_losses,
+    post_hoc_logit_adjustment,
+    register_loss,
+)
 from .methods import METHODS, Method, find_method
 from .metrics import LongTailMetrics, long_tail_accuracy
 from .models import (
@@ -73,6 +81,7 @@ __all__ = [
     "FeatureTap",
     "ImageConfig",
     "LongTailMetrics",
+    "LongTailedLoss",
     "Method",
     "OpenSet",
     "OpenSetOptions",
@@ -97,6 +106,7 @@ __all__ = [
     "find_method",
     "fold_classifier",
     "image_views",
+    "list_losses",
     "load_benchmark",
     "load_classifier",
     "load_images",
@@ -108,6 +118,7 @@ __all__ = [
     "push_to_hub",
     "register_augmentation",
     "register_benchmark",
+    "register_loss",
     "render_cards",
     "replace_classifier",
     "run_experiment",

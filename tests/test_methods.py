@@ -12,7 +12,7 @@ from transformers import AutoModelForImageClassification
 from ccsam_hf.__main__ import run_command
 from ccsam_hf.data import BENCHMARKS
 from ccsam_hf.losses import LOSSES, build_loss
-from ccsam_hf.losses.class_weights import DEFAULT_BETA
+from ccsam_hf.losses.reduction import DEFAULT_BETA
 from ccsam_hf.methods import INCONSISTENT, LEFT_OUT, METHODS, PRINTED, Method, find_method, main
 from ccsam_hf.methods.printed import GROUP_CLASSES
 from ccsam_hf.models import create_model, load_with_head

@@ -1,34 +1,39 @@
 """Long-tailed losses: per-sample value, class weights, target side; and their reduction to one number."""
 
-from ccsam_hf.losses.base import LongTailedLoss, full_precision
-from ccsam_hf.losses.class_weights import (
+from .base import LongTailedLoss, balanced_residual, full_precision, logit_gradient
+from .margin import GCL, LDAM, LogitMargin, cloud_sizes, ldam_margins
+from .prior import (
+    LADE,
+    BalancedSoftmax,
+    LogitAdjustment,
+    VectorScaling,
+    lade_regulariser,
+    post_hoc_logit_adjustment,
+    prior_correction,
+)
+from .reduction import (
+    REDUCTIONS,
     ClassWeighting,
+    batch_class_counts,
+    class_coefficients,
     deferred,
     effective_number_weights,
     inverse_frequency_weights,
-)
-from ccsam_hf.losses.cosine import GCL, LDAM, cloud_sizes, ldam_margins
-from ccsam_hf.losses.cross_entropy import AdjustedCrossEntropy, CrossEntropy
-from ccsam_hf.losses.focal import Focal, focal_loss
-from ccsam_hf.losses.gradient import balanced_residual, logit_gradient
-from ccsam_hf.losses.lade import LADE, lade_regulariser
-from ccsam_hf.losses.prior import (
-    BalancedSoftmax,
-    LogitAdjustment,
-    LogitMargin,
-    VectorScaling,
-    post_hoc_logit_adjustment,
-)
-from ccsam_hf.losses.reduce import (
-    REDUCTIONS,
-    batch_class_counts,
-    class_coefficients,
     presence_probability,
     reduce_losses,
 )
-from ccsam_hf.losses.registry import LOSSES, LossEntry, build_loss
-from ccsam_hf.losses.smoothing import LabelAwareSmoothing, LabelSmoothing, smoothed_cross_entropy, smoothing_factors
-from ccsam_hf.losses.target import Target
+from .registry import LOSSES, LossEntry, build_loss, list_losses, register_loss
+from .softmax import (
+    AdjustedCrossEntropy,
+    CrossEntropy,
+    Focal,
+    LabelAwareSmoothing,
+    LabelSmoothing,
+    focal_loss,
+    smoothed_cross_entropy,
+    smoothing_factors,
+)
+from .target import Target
 
 __all__ = [
     "GCL",
@@ -61,10 +66,13 @@ __all__ = [
     "inverse_frequency_weights",
     "lade_regulariser",
     "ldam_margins",
+    "list_losses",
     "logit_gradient",
     "post_hoc_logit_adjustment",
     "presence_probability",
+    "prior_correction",
     "reduce_losses",
+    "register_loss",
     "smoothed_cross_entropy",
     "smoothing_factors",
 ]

@@ -1,4 +1,4 @@
-"""What all long-tailed losses share: logits map x class weights x target side."""
+"""What all long-tailed losses share: logits map x class weights x target side, and the exact gradient by logits."""
 
 from collections.abc import Sequence
 from typing import ClassVar, TypedDict
@@ -6,10 +6,8 @@ from typing import ClassVar, TypedDict
 import torch
 from torch import Tensor, nn
 
-from ccsam_hf.losses.checks import checked_class_counts
-from ccsam_hf.losses.class_weights import ClassWeighting
-from ccsam_hf.losses.reduce import MeanDivisor, reduce_losses
-from ccsam_hf.losses.target import Target
+from .reduction import ClassWeighting, MeanDivisor, reduce_losses
+from .target import Target, checked_class_counts
 
 
 class CommonOptions(TypedDict, total=False):
@@ -33,7 +31,13 @@ class LongTailedLoss(nn.Module):
     * the *target side*: one label, or two mixed ones, `weight * l(labels) + (1 - weight) * l(other)`.
 
     A subclass writes `per_label`. Whatever it derives from the class counts is a non-persistent buffer: it follows
-    `.to(device)` and adds nothing to a checkpoint.
+    `.to(device)` and adds nothing to a checkpoint. `register_loss` gives it a name.
+
+    A loss that also looks at the features, as contrastive losses do, sets `needs_features = True`. Whoever calls it
+    then passes `features`, the classifier's inputs [B, D], to `forward` and to `regulariser`: a trainer hands over
+    what its feature hook caught in the clean forward pass, not detached, so that the backbone learns from them. A
+    term with a value for each sample belongs in `per_label`; a term that compares the samples of a batch belongs in
+    `regulariser`, with `couples_batch = True`.
 
     Args:
         num_classes: C.
@@ -50,11 +54,29 @@ class LongTailedLoss(nn.Module):
         keeps_precision: computes in the logits' own dtype instead of widening half precision.
         mean_divides_by: whether the reference divides a class-weighted batch sum by the sum of the weights or by the
             number of samples. Without class weights both are the same.
+        needs_features: `per_label` and `regulariser` take `features`, and `forward` refuses to go without.
+        gradient_sums_to_zero: the logits enter through a softmax alone, so that sum_c g_c / a_c = 0 with the `slopes`
+            a_c, by which `logit_gradient` keeps the true class's entry exact. False for any other use of the logits.
         draws_noise: `draw` hands out noise that `forward` needs while training.
         slopes: [C] or None: the factors a_c by which the logits map multiplies single classes, so that the gradient
             obeys sum_c g_c / a_c = 0; None where it treats all classes alike.
         logit_scale: factor by which the loss multiplies the head's outputs before its softmax; to be folded into a
             head that is published, or else its probabilities are too flat.
+
+    Example:
+        >>> import torch
+        >>> from ccsam_hf.losses import CrossEntropy, Target
+        >>> class PullTogether(CrossEntropy):
+        ...     needs_features, couples_batch = True, True
+        ...     def regulariser(self, logits, target, features=None):
+        ...         same = target.labels[:, None] == target.labels
+        ...         return 0.1 * (torch.cdist(features, features) * same).mean()
+        >>> loss, target = PullTogether(num_classes=2), Target(torch.tensor([0, 0, 1]))
+        >>> logits, features = torch.zeros(3, 2), torch.tensor([[0.0], [3.0], [5.0]])
+        >>> round(loss.reduce(loss(logits, target, features=features), target).item(), 4)
+        0.6931
+        >>> round(loss.regulariser(logits, target, features=features).item(), 4)
+        0.0667
     """
 
     needs_class_counts: ClassVar[bool] = True
@@ -63,6 +85,8 @@ class LongTailedLoss(nn.Module):
     requires_cosine_head: ClassVar[bool] = False
     couples_batch: ClassVar[bool] = False
     keeps_precision: ClassVar[bool] = False
+    needs_features: ClassVar[bool] = False
+    gradient_sums_to_zero: ClassVar[bool] = False
     mean_divides_by: ClassVar[MeanDivisor] = "weights"
     draws_noise: bool = False
     logit_scale: float = 1.0
@@ -92,24 +116,30 @@ class LongTailedLoss(nn.Module):
     def _keep(self, name: str, values: Tensor | None) -> None:
         self.register_buffer(name, None if values is None else values.to(self.dtype), persistent=False)
 
-    def forward(self, logits: Tensor, target: Target, draw: Tensor | None = None) -> Tensor:
+    def forward(
+        self, logits: Tensor, target: Target, draw: Tensor | None = None, features: Tensor | None = None
+    ) -> Tensor:
         """The unreduced, unweighted loss.
 
         Args:
             logits: [B, C], the head's outputs.
             target: B labels, or B pairs of labels.
             draw: [B, C], from `self.draw`; only for losses with noise of their own.
+            features: [B, D], the classifier's inputs; losses without `needs_features` ignore them.
 
         Returns:
             [B], in float32 or better (in the logits' dtype where `keeps_precision`).
 
         Raises:
-            ValueError: a mixed target for a loss without a mixed form.
+            ValueError: a mixed target for a loss without a mixed form, or no features for a loss that needs them.
         """
         self.check_target(target)
+        if self.needs_features and features is None:
+            raise ValueError(f"{type(self).__name__} needs the classifier's inputs [batch, width]: pass features=")
         assert draw is None or self.draws_noise, f"{type(self).__name__} has no use for a draw"
         wide = logits if self.keeps_precision else full_precision(logits)
-        return target.mix(lambda labels: self.per_label(wide, labels, draw))
+        extra = {"features": features} if self.needs_features else {}
+        return target.mix(lambda labels: self.per_label(wide, labels, draw, **extra))
 
     def check_target(self, target: Target) -> None:
         """Refuse a mixed target where the formula has no mixed form."""
@@ -123,8 +153,8 @@ class LongTailedLoss(nn.Module):
             self.class_counts, self.num_classes, user=name, allow_zero=self.allows_empty_classes
         )
 
-    def per_label(self, logits: Tensor, labels: Tensor, draw: Tensor | None = None) -> Tensor:
-        """The loss [B] of one label per sample."""
+    def per_label(self, logits: Tensor, labels: Tensor, draw: Tensor | None = None, **features: Tensor) -> Tensor:
+        """The loss [B] of one label per sample; `features=` [B, D] comes with `needs_features` only."""
         raise NotImplementedError
 
     def draw(
@@ -133,7 +163,7 @@ class LongTailedLoss(nn.Module):
         """The noise of one step, to be shared by the clean and the perturbed pass; None for a loss without noise."""
         return None
 
-    def regulariser(self, logits: Tensor, target: Target) -> Tensor | None:
+    def regulariser(self, logits: Tensor, target: Target, features: Tensor | None = None) -> Tensor | None:
         """A scalar to add to the reduced loss, where `couples_batch`; it is never perturbed."""
         return None
 
@@ -164,3 +194,61 @@ class LongTailedLoss(nn.Module):
         """Refuse a schedule whose deferred re-weighting would never start in a run of this length."""
         if self.weighting is not None:
             self.weighting.check_epochs(num_epochs)
+
+
+SMALLEST_RESIDUAL = 1e-30
+
+
+def logit_gradient(
+    loss: LongTailedLoss,
+    logits: Tensor,
+    target: Target,
+    draw: Tensor | None = None,
+    features: Tensor | None = None,
+) -> Tensor:
+    """delta_i = d l_i / d logits_i for the unreduced, unweighted loss; detached, autocast off.
+
+    Losses with `gradient_sums_to_zero` (all of this package) see the logits through a softmax, so that
+    sum_c delta_ic / a_c = 0 with the slopes a_c of their logits map (1 for all but VS). The entry of the dominant
+    class is recomputed from that: p_y - 1 is 0 in float32 once the margin exceeds about 17, though the others still
+    add up to a gradient. Magnitudes below 1e-30 become 0, because products with subnormal numbers run many times
+    slower on a CPU.
+
+    Args:
+        loss: any loss, the user's own included.
+        logits: [B, C], in any floating dtype.
+        target: B targets, mixed or not.
+        draw: [B, C], the same noise that the loss itself was given.
+        features: [B, D], likewise; held constant.
+
+    Returns:
+        [B, C], float64 for float64 logits, otherwise float32.
+    """
+    with torch.autocast(logits.device.type, enabled=False), torch.enable_grad():
+        leaf = full_precision(logits.detach()).requires_grad_(True)
+        constant = None if features is None else features.detach()
+        (gradient,) = torch.autograd.grad(loss(leaf, target, draw, features=constant).sum(), leaf)
+    if not loss.gradient_sums_to_zero:
+        return _flush(gradient)
+    return balanced_residual(gradient, target.dominant, loss.slopes)
+
+
+def balanced_residual(gradient: Tensor, dominant: Tensor, slopes: Tensor | None = None) -> Tensor:
+    """The gradient with its dominant entry set to minus the (slope-weighted) sum of the other entries.
+
+    Args:
+        gradient: [B, C].
+        dominant: int64 [B].
+        slopes: [C], positive; None for all ones.
+
+    Returns:
+        [B, C], with magnitudes below 1e-30 flushed to zero.
+    """
+    entry = dominant[:, None]
+    others = _flush(gradient.scatter(1, entry, 0.0))
+    true = -others.sum(1) if slopes is None else -(others / slopes).sum(1) * slopes[dominant]
+    return _flush(others.scatter(1, entry, true[:, None]))
+
+
+def _flush(values: Tensor) -> Tensor:
+    return values.masked_fill(values.abs() < SMALLEST_RESIDUAL, 0.0)

@@ -1,23 +1,52 @@
-"""Losses that tell the softmax how frequent the classes are: logit adjustment, Balanced Softmax, margins, VS loss."""
+"""The training prior in the softmax: logit adjustment in training and after it, Balanced Softmax, VS loss, LADE."""
 
+import math
 from collections.abc import Sequence
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
-from ccsam_hf.losses.base import CommonOptions
-from ccsam_hf.losses.checks import checked_class_counts, checked_number, log_prior
-from ccsam_hf.losses.cosine import ldam_margins, subtract_at
-from ccsam_hf.losses.cross_entropy import AdjustedCrossEntropy
+from .base import CommonOptions, full_precision
+from .softmax import AdjustedCrossEntropy
+from .target import Target, checked_choice, checked_class_counts, checked_number
+
+
+def prior_correction(class_counts: Tensor | Sequence[int], tau: float = 1.0) -> Tensor:
+    """-tau log pi_c with pi_c = n_c / N, float64 [C]: what logit adjustment adds after training, and takes off in it.
+
+    Menon et al., Long-tail Learning via Logit Adjustment, ICLR 2021, Eq. 9 (after training); its negative is the
+    shift of Eq. 10 (in training).
+
+    Args:
+        class_counts: the training set's [C], all at least 1 unless tau is 0.
+        tau: any finite number; 0 corrects nothing, 1 the full prior.
+
+    Raises:
+        ValueError: tau is not finite, or a class has no training sample.
+
+    Example:
+        >>> [round(value, 4) for value in prior_correction([3, 1]).tolist()]
+        [0.2877, 1.3863]
+    """
+    if not math.isfinite(tau):
+        raise ValueError(f"The logit adjustment's strength is {tau}; use a finite number, 1 for the full prior.")
+    counts = torch.as_tensor(class_counts).detach().cpu().to(torch.float64)
+    if tau == 0:
+        return torch.zeros_like(counts)
+    if bool((counts <= 0).any()):
+        raise ValueError(
+            f"Class {int((counts <= 0).nonzero()[0])} has no training image, so its logit adjustment is infinite; "
+            "evaluate without logit adjustment."
+        )
+    return -tau * (counts.log() - counts.sum().log())
 
 
 def post_hoc_logit_adjustment(logits: Tensor, class_counts: Tensor | Sequence[int], tau: float = 1.0) -> Tensor:
     """Logits of a model that was trained with plain cross entropy, rid of the training prior.
 
-    logits_c - tau log pi_c, pi_c = n_c / N. Menon et al., Long-tail Learning via Logit Adjustment, ICLR 2021, Eq. 9.
-    tau = 0 changes nothing. Not for a model trained with one of this module's losses: their logits already lack the
-    prior.
+    logits_c + `prior_correction`_c. tau = 0 changes nothing. Not for a model trained with one of this module's losses:
+    their logits already lack the prior.
 
     Args:
         logits: [..., C].
@@ -28,8 +57,8 @@ def post_hoc_logit_adjustment(logits: Tensor, class_counts: Tensor | Sequence[in
         [..., C], in the logits' dtype.
     """
     counts = checked_class_counts(class_counts, logits.shape[-1], user="post-hoc logit adjustment")
-    shift = checked_number("tau", tau, low=0) * log_prior(counts)
-    return logits - shift.to(device=logits.device, dtype=logits.dtype)
+    correction = prior_correction(counts, checked_number("tau", tau, low=0))
+    return logits + correction.to(device=logits.device, dtype=logits.dtype)
 
 
 class LogitAdjustment(AdjustedCrossEntropy):
@@ -54,7 +83,7 @@ class LogitAdjustment(AdjustedCrossEntropy):
     ) -> None:
         super().__init__(num_classes, class_counts, **common)
         self.tau = checked_number("tau", tau, low=0)
-        self._keep("prior_shift", self.tau * log_prior(self.checked_counts()))
+        self._keep("prior_shift", -prior_correction(self.checked_counts(), self.tau))
 
     def adjust(self, logits: Tensor, labels: Tensor, draw: Tensor | None = None) -> Tensor:
         return logits + self.prior_shift.to(logits.dtype)
@@ -74,41 +103,6 @@ class BalancedSoftmax(LogitAdjustment):
         **common: Unpack[CommonOptions],
     ) -> None:
         super().__init__(num_classes, class_counts, tau=1.0, **common)
-
-
-class LogitMargin(LogitAdjustment):
-    """l_i = -log softmax(logits_i + tau log pi - m_{y_i} onehot(y_i))[y_i]: LDAM's margins on a linear classifier.
-
-    m_c = mean_margin * n_c^(-1/4) / sum_k pi_k n_k^(-1/4), in units of the logits, so that the true class's logit is
-    lowered by mean_margin on average over the training samples. LDAM (Cao et al., NeurIPS 2019) sets such margins on
-    cosines, whose scale is fixed; on free logits they can be outgrown. Here they are the control of a perturbation
-    that lowers the true logits by as much (`logit_shift` in the logs). mean_margin = 0 is logit adjustment, with
-    tau = 0 cross entropy.
-
-    Args:
-        mean_margin: at least 0.
-        tau: of the prior, at least 0.
-    """
-
-    margins: Tensor
-
-    def __init__(
-        self,
-        num_classes: int,
-        class_counts: Tensor | Sequence[int] | None = None,
-        *,
-        mean_margin: float = 1.0,
-        tau: float = 0.0,
-        **common: Unpack[CommonOptions],
-    ) -> None:
-        super().__init__(num_classes, class_counts, tau=tau, **common)
-        counts = self.checked_counts().to(torch.float64)
-        shape = ldam_margins(counts, 1.0)
-        mean = (shape * counts).sum() / counts.sum()
-        self._keep("margins", checked_number("mean_margin", mean_margin, low=0) / mean * shape)
-
-    def adjust(self, logits: Tensor, labels: Tensor, draw: Tensor | None = None) -> Tensor:
-        return subtract_at(super().adjust(logits, labels, draw), labels, self.margins[labels])
 
 
 class VectorScaling(AdjustedCrossEntropy):
@@ -141,7 +135,80 @@ class VectorScaling(AdjustedCrossEntropy):
         self.tau = checked_number("tau", tau, low=0)
         counts = self.checked_counts().to(torch.float64)
         self._keep("slopes", (counts / counts.max()) ** self.gamma)
-        self._keep("prior_shift", self.tau * log_prior(counts))
+        self._keep("prior_shift", -prior_correction(counts, self.tau))
 
     def adjust(self, logits: Tensor, labels: Tensor, draw: Tensor | None = None) -> Tensor:
         return logits * self.slopes.to(logits.dtype) + self.prior_shift.to(logits.dtype)
+
+
+IMPORTANCES = ("sample", "column")
+
+
+def lade_regulariser(
+    logits: Tensor, labels: Tensor, log_priors: Tensor, remine_lambda: float, importance: str = "sample"
+) -> Tensor:
+    """sum_c pi_c (-mean_{i in c} f_ic + s_c + lambda s_c^2), which makes f_c estimate log p_u(x | c) / p_u(x).
+
+    s_c = log (1/B) sum_i omega_i exp f_ic estimates log E_u[exp f_c] under the uniform label distribution p_u from
+    samples of the training distribution p_s, hence the importance weights omega_i = p_u(y_i) / p_s(y_i) =
+    1 / (C pi_{y_i}). A class without a sample in the batch has no first term.
+
+    Args:
+        logits: f, [B, C].
+        labels: int64 [B].
+        log_priors: log pi, [C].
+        remine_lambda: lambda.
+        importance: "sample" for omega_i as derived; "column" for 1 / (C pi_c), which depends on the class of the
+            logit instead of the class of the sample, as the authors' release has it.
+
+    Returns:
+        A scalar.
+    """
+    batch, num_classes = logits.shape
+    ones = torch.ones_like(labels, dtype=logits.dtype)
+    counts = logits.new_zeros(num_classes).scatter_add(0, labels, ones)
+    true = logits.gather(1, labels[:, None]).squeeze(1)
+    first = logits.new_zeros(num_classes).scatter_add(0, labels, true) / counts.clamp(min=1)
+    log_omega = log_priors[labels][:, None] if importance == "sample" else log_priors
+    uniform = ones.new_tensor(num_classes).log()
+    second = (logits - log_omega - uniform).logsumexp(0) - ones.new_tensor(batch).log()
+    return (log_priors.exp() * (second + remine_lambda * second.square() - first)).sum()
+
+
+class LADE(BalancedSoftmax):
+    """Per sample: -log softmax(logits_i + log pi)[y_i] (Eq. 18-19); per batch: alpha times `lade_regulariser` (Eq. 16).
+
+    Hong et al., Disentangling Label Distribution for Long-tailed Visual Recognition, CVPR 2021; their sum is Eq. 20.
+    The two parts stay apart, because only the per-sample part has a gradient per class that can be perturbed. The
+    regulariser needs to know which class a sample is drawn from, so there is no mixed form.
+
+    Args:
+        alpha: weight of the regulariser, at least 0.
+        remine_lambda: weight of the squared term, at least 0.
+        importance: see `lade_regulariser`.
+    """
+
+    supports_mixed_targets: ClassVar[bool] = False
+    couples_batch: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_classes: int,
+        class_counts: Tensor | Sequence[int] | None = None,
+        *,
+        alpha: float = 0.1,
+        remine_lambda: float = 0.1,
+        importance: str = "sample",
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(num_classes, class_counts, **common)
+        self.alpha = checked_number("alpha", alpha, low=0)
+        self.remine_lambda = checked_number("remine_lambda", remine_lambda, low=0)
+        self.importance = checked_choice("importance", importance, IMPORTANCES)
+
+    def regulariser(self, logits: Tensor, target: Target, features: Tensor | None = None) -> Tensor | None:
+        self.check_target(target)
+        wide = full_precision(logits)
+        # With tau = 1 the shift of the logits is the log prior itself.
+        priors = self.prior_shift.to(wide.dtype)
+        return self.alpha * lade_regulariser(wide, target.labels, priors, self.remine_lambda, self.importance)

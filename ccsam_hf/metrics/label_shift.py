@@ -1,6 +1,5 @@
 """Test sets whose classes are not equally frequent, and logits corrected for the frequencies trained on."""
 
-import math
 import re
 
 import numpy as np
@@ -44,21 +43,6 @@ def accuracy_under(correct: IntArray, images: IntArray, target: FloatArray) -> f
         return None
     shares = target[present] / target[present].sum()
     return float(np.sum(shares * (correct[present] / images[present])))
-
-
-def prior_correction(class_counts: ArrayLike, strength: float) -> Tensor:
-    """What post-hoc logit adjustment adds to the logits, -τ log(n_c / N), float64 [C] (Menon et al. 2021, Eq. 8)."""
-    counts = torch.as_tensor(counts_array(class_counts), dtype=torch.double)
-    if strength == 0:
-        return torch.zeros_like(counts)
-    if not math.isfinite(strength):
-        raise ValueError(f"The logit adjustment's strength is {strength}; use a finite number, 1 for the full prior.")
-    if bool((counts <= 0).any()):
-        raise ValueError(
-            f"Class {int((counts <= 0).nonzero()[0])} has no training image, so its logit adjustment is infinite; "
-            "evaluate without logit adjustment."
-        )
-    return -strength * (counts / counts.sum()).log()
 
 
 def prior_replacement(target: FloatArray, source: FloatArray) -> Tensor:

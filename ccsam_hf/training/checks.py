@@ -29,7 +29,8 @@ def check_trainer(trainer: Trainer) -> None:
     if args.label_smoothing_factor != 0:
         raise ValueError(
             f"label_smoothing_factor={args.label_smoothing_factor} would bypass the perturbation: set it to 0 and "
-            "choose loss='label_aware_smoothing' instead."
+            f"choose loss='label_smoothing' with loss_args={{'epsilon': {args.label_smoothing_factor}}}, which is "
+            "the same loss."
         )
     if trainer.compute_loss_func is not None:
         raise ValueError(

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers.trainer_pt_utils import LabelSmoother
 
 from ccsam_hf.losses import LOSSES, Target, build_loss, post_hoc_logit_adjustment
 
@@ -161,3 +162,10 @@ def test_buffers_move_copy_and_stay_out_of_checkpoints(case):
     moved = loss.to("meta")
     assert {buffer.device.type for buffer in moved.buffers()} == {"meta"}
     assert moved(LOGITS.to("meta"), PLAIN.to("meta"), None if draw is None else draw.to("meta")).shape == (9,)
+
+
+def test_label_smoothing_is_what_the_stock_trainer_computes():
+    # The refusal of `label_smoothing_factor` names this loss, so the two must be one.
+    stock = LabelSmoother(epsilon=0.1)({"logits": LOGITS}, LABELS)
+    loss = build_loss("label_smoothing", None, 5, epsilon=0.1)
+    torch.testing.assert_close(loss.reduce(loss(LOGITS, PLAIN), PLAIN), stock)

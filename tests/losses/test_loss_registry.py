@@ -41,7 +41,11 @@ def test_counts_are_optional_elsewhere_until_there_are_weights(name):
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
-        ("crossentropy", {}, "unknown loss 'crossentropy'; choose from cross_entropy, focal"),
+        (
+            "crossentropy",
+            {},
+            "Unknown loss 'crossentropy': did you mean 'cross_entropy'. Choose one of cross_entropy, focal",
+        ),
         ("focal", {"tau": 1.0}, "loss 'focal' has no argument tau; it accepts beta, drw_epoch, gamma, weighting"),
         ("balanced_softmax", {"tau": 1.0}, "has no argument tau"),
         ("focal", {"gamma": -1}, "gamma must be a number, at least 0"),

@@ -20,6 +20,7 @@ def replaced(toy, label):
 TWICE = "would bypass the perturbation"
 OPTIONS = [
     (1, {"label_smoothing_factor": 0.1}, TWICE),
+    (1, {"label_smoothing_factor": 0.1}, r"loss='label_smoothing' with loss_args={'epsilon': 0.1}"),
     (2, {"label_smoothing_factor": 0.1}, TWICE),
     (1, {"compute_loss_func": lambda *a, **k: 0}, TWICE),
     (1, {"radius_scale": 0.1, "relative_radius": 0.1}, "exactly one of radius, radius_scale and relative_radius"),
@@ -31,7 +32,7 @@ OPTIONS = [
     (1, {"perturbed_layers": "some"}, "perturbed_layers='some' is not known"),
     (1, {"feature_gradient": "both"}, "feature_gradient='both' is not known"),
     (1, {"class_reduction": "median"}, "unknown class_reduction 'median'"),
-    (1, {"loss": "hinge"}, "unknown loss 'hinge'"),
+    (1, {"loss": "hinge"}, "Unknown loss 'hinge'"),
     (1, {"loss": "focal", "loss_args": {"delta": 1}}, "has no argument delta"),
     (1, {"metric_for_best_model": "eval_few", "few_shot": 1}, "can never be reported"),
     (1, {"class_counts": [17, 9, 4]}, "class_counts has 3 entries, but the classifier has 4 outputs"),

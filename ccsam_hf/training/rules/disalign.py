@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...losses import LongTailedLoss
-from ...losses.checks import checked_class_counts
+from ...losses.target import checked_class_counts
 from ...models import AlignedLinear, Head
 from .base import TRAINING_OPTIONS, Rule, RuleStep, refuse_weighting
 

@@ -1,4 +1,4 @@
-"""Label smoothing, the same for all classes or by class, under either convention."""
+"""The softmax family: cross entropy, plain and on adjusted logits; focal loss; label smoothing, overall or by class."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,10 +6,90 @@ from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from ccsam_hf.losses.base import CommonOptions, LongTailedLoss
-from ccsam_hf.losses.checks import checked_choice, checked_number
-from ccsam_hf.losses.reduce import MeanDivisor
+from .base import CommonOptions, LongTailedLoss
+from .reduction import MeanDivisor
+from .target import checked_choice, checked_number
+
+
+class CrossEntropy(LongTailedLoss):
+    """l_i = -log softmax(logits_i)[y_i].
+
+    For an unmixed target bitwise `F.cross_entropy(logits, labels, reduction="none")`, in the logits' own precision.
+    With class weights the mean divides by the sum of the weights, as `F.cross_entropy(weight=...)` does.
+    """
+
+    needs_class_counts: ClassVar[bool] = False
+    keeps_precision: ClassVar[bool] = True
+    gradient_sums_to_zero: ClassVar[bool] = True
+
+    def per_label(self, logits: Tensor, labels: Tensor, draw: Tensor | None = None, **features: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, reduction="none")
+
+
+class AdjustedCrossEntropy(LongTailedLoss):
+    """Cross entropy after a map of the logits, which may know the label: l_i = -log softmax(map(logits_i, y_i))[y_i].
+
+    A subclass writes `adjust`. A map that multiplies classes by different factors a_c says so in `slopes`, since the
+    gradient then obeys sum_c g_c / a_c = 0 instead of sum_c g_c = 0.
+    """
+
+    gradient_sums_to_zero: ClassVar[bool] = True
+
+    def adjust(self, logits: Tensor, labels: Tensor, draw: Tensor | None) -> Tensor:
+        """The logits [B, C] that the softmax sees."""
+        raise NotImplementedError
+
+    def per_label(self, logits: Tensor, labels: Tensor, draw: Tensor | None = None, **features: Tensor) -> Tensor:
+        return F.cross_entropy(self.adjust(logits, labels, draw), labels, reduction="none")
+
+
+def true_class_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """logits_y - log sum_{j != y} exp(logits_j), the log-odds of the true class; [B]."""
+    entry = labels[:, None]
+    others = logits.scatter(1, entry, -torch.inf)
+    return logits.gather(1, entry).squeeze(1) - others.logsumexp(1)
+
+
+def focal_loss(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
+    """-(1 - p_y)^gamma log p_y, from the log-odds m of the true class: p_y = sigmoid(m), 1 - p_y = sigmoid(-m).
+
+    Computed from probabilities, 1 - p_y is 0 for a fitted sample, and its power has no gradient for gamma < 1. The
+    log-odds keep both exact.
+    """
+    margin = true_class_margin(logits, labels)
+    return -torch.exp(gamma * F.logsigmoid(-margin)) * F.logsigmoid(margin)
+
+
+class Focal(LongTailedLoss):
+    """l_i = -(1 - p_{y_i})^gamma log p_{y_i} with p the softmax; gamma = 0 is cross entropy.
+
+    Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, Eq. 4, with the softmax's probability of the true
+    class instead of a sigmoid's. With class weights the mean divides by the number of samples, as there.
+
+    Args:
+        gamma: at least 0; 2 in the paper.
+    """
+
+    needs_class_counts: ClassVar[bool] = False
+    mean_divides_by: ClassVar[MeanDivisor] = "samples"
+    gradient_sums_to_zero: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_classes: int,
+        class_counts: Tensor | Sequence[int] | None = None,
+        *,
+        gamma: float = 2.0,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(num_classes, class_counts, **common)
+        self.gamma = checked_number("gamma", gamma, low=0)
+
+    def per_label(self, logits: Tensor, labels: Tensor, draw: Tensor | None = None, **features: Tensor) -> Tensor:
+        return focal_loss(logits, labels, self.gamma)
+
 
 CONVENTIONS = ("others", "uniform")
 
@@ -46,6 +126,7 @@ class LabelSmoothing(LongTailedLoss):
 
     needs_class_counts: ClassVar[bool] = False
     mean_divides_by: ClassVar[MeanDivisor] = "samples"
+    gradient_sums_to_zero: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -60,7 +141,7 @@ class LabelSmoothing(LongTailedLoss):
         self.epsilon = checked_number("epsilon", epsilon, low=0, below=1)
         self.convention = checked_choice("convention", convention, CONVENTIONS)
 
-    def per_label(self, logits: Tensor, labels: Tensor, draw: Tensor | None = None) -> Tensor:
+    def per_label(self, logits: Tensor, labels: Tensor, draw: Tensor | None = None, **features: Tensor) -> Tensor:
         return smoothed_cross_entropy(logits, labels, self.epsilon, self.convention)
 
 
@@ -105,6 +186,7 @@ class LabelAwareSmoothing(LongTailedLoss):
     """
 
     mean_divides_by: ClassVar[MeanDivisor] = "samples"
+    gradient_sums_to_zero: ClassVar[bool] = True
     allows_empty_classes: ClassVar[bool] = True
     epsilons: Tensor
 
@@ -136,5 +218,5 @@ class LabelAwareSmoothing(LongTailedLoss):
         self.convention = checked_choice("convention", convention, CONVENTIONS)
         self._keep("epsilons", smoothing_factors(self.checked_counts(), head, tail, shape, exponent))
 
-    def per_label(self, logits: Tensor, labels: Tensor, draw: Tensor | None = None) -> Tensor:
+    def per_label(self, logits: Tensor, labels: Tensor, draw: Tensor | None = None, **features: Tensor) -> Tensor:
         return smoothed_cross_entropy(logits, labels, self.epsilons[labels].to(logits.dtype), self.convention)

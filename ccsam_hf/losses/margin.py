@@ -1,4 +1,4 @@
-"""Losses on the cosines of a normalised classifier: LDAM's margins and GCL's Gaussian clouds."""
+"""Margins: LDAM and GCL on the cosines of a normalised classifier, and LDAM's margins on free logits."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Unpack
@@ -6,9 +6,10 @@ from typing import ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from ccsam_hf.losses.base import CommonOptions
-from ccsam_hf.losses.checks import checked_number
-from ccsam_hf.losses.cross_entropy import AdjustedCrossEntropy
+from .base import CommonOptions
+from .prior import LogitAdjustment
+from .softmax import AdjustedCrossEntropy
+from .target import checked_number
 
 
 def ldam_margins(class_counts: Tensor, max_margin: float) -> Tensor:
@@ -119,3 +120,38 @@ class GCL(AdjustedCrossEntropy):
         elif self.draws_noise and self.training:
             raise ValueError("GCL trains with noise: pass draw=loss.draw(logits.shape, generator, device)")
         return self.logit_scale * subtract_at(clouded, labels, logits.new_full(labels.shape, self.margin))
+
+
+class LogitMargin(LogitAdjustment):
+    """l_i = -log softmax(logits_i + tau log pi - m_{y_i} onehot(y_i))[y_i]: LDAM's margins on a linear classifier.
+
+    m_c = mean_margin * n_c^(-1/4) / sum_k pi_k n_k^(-1/4), in units of the logits, so that the true class's logit is
+    lowered by mean_margin on average over the training samples. LDAM (Cao et al., NeurIPS 2019) sets such margins on
+    cosines, whose scale is fixed; on free logits they can be outgrown. Here they are the control of a perturbation
+    that lowers the true logits by as much (`logit_shift` in the logs). mean_margin = 0 is logit adjustment, with
+    tau = 0 cross entropy.
+
+    Args:
+        mean_margin: at least 0.
+        tau: of the prior, at least 0.
+    """
+
+    margins: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        class_counts: Tensor | Sequence[int] | None = None,
+        *,
+        mean_margin: float = 1.0,
+        tau: float = 0.0,
+        **common: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(num_classes, class_counts, tau=tau, **common)
+        counts = self.checked_counts().to(torch.float64)
+        shape = ldam_margins(counts, 1.0)
+        mean = (shape * counts).sum() / counts.sum()
+        self._keep("margins", checked_number("mean_margin", mean_margin, low=0) / mean * shape)
+
+    def adjust(self, logits: Tensor, labels: Tensor, draw: Tensor | None = None) -> Tensor:
+        return subtract_at(super().adjust(logits, labels, draw), labels, self.margins[labels])
