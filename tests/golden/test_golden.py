@@ -1,0 +1,27 @@
+"""The runs of `trajectories.py` give the stored numbers."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+SPEC = importlib.util.spec_from_file_location("golden_trajectories", Path(__file__).with_name("trajectories.py"))
+assert SPEC is not None
+assert SPEC.loader is not None
+trajectories = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(trajectories)
+CASES = trajectories.cases()
+STORED = json.loads(trajectories.STORED.read_text(encoding="utf-8"))
+
+
+def test_every_case_is_stored() -> None:
+    assert set(STORED) == set(CASES), "run `python tests/golden/trajectories.py` to store the new cases"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_trajectory_is_the_stored_one(name: str) -> None:
+    found, wanted = CASES[name](), STORED[name]
+    for part in ("losses", "weights"):
+        # Noise and fresh classifiers are drawn in float32, whose rounding differs between processors.
+        assert found[part] == pytest.approx(wanted[part], rel=1e-7, abs=1e-9), part
