@@ -390,7 +390,8 @@ class FolderReport:
         if self.left_out:
             lines.append(f"Left out, no images by their extension: {left_out_text(Counter(self.left_out))}")
         lines += [f"Could not be read: {file}: {reason}" for file, reason in self.unreadable.items()]
-        return "\n".join(lines)
+        # File names may hold bytes that are no UTF-8, which printing would refuse.
+        return "\n".join(lines).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def predict_folder(

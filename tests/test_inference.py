@@ -418,7 +418,10 @@ def test_a_file_name_that_is_no_utf_8_keeps_its_bytes(classifier, tmp_path):
         pytest.skip("the file system takes UTF-8 names only")
     image_of("RGB").save(tmp_path / "a.png")
     (tmp_path / "photos" / name).write_bytes((tmp_path / "a.png").read_bytes())
-    assert predict_folder(classifier, tmp_path / "photos", tmp_path / "out.csv").images == 1
+    (tmp_path / "photos" / os.fsdecode(b"cut\xe9.png")).write_bytes(b"")
+    report = predict_folder(classifier, tmp_path / "photos", tmp_path / "out.csv")
+    assert (report.images, len(report.unreadable)) == (1, 1)
+    assert r"Could not be read: cut\xe9.png" in str(report)
     assert b"\ncaf\xe9.png," in (tmp_path / "out.csv").read_bytes().replace(b"\r\n", b"\n")
 
 
