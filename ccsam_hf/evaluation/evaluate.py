@@ -15,11 +15,10 @@ from transformers import default_data_collator
 from ..data.counts import class_names
 from ..inference import load_classifier
 from ..losses import prior_correction
+from ..metrics.accuracy import group_confusion, per_class_table
 from ..metrics.inputs import FloatArray
 from ..metrics.label_shift import prior_replacement, target_distribution
-from ..metrics.per_class import group_confusion, per_class_table
-from ..metrics.samples import sample_statistics
-from ..metrics.streaming import StreamingMetrics
+from ..metrics.streaming import StreamingMetrics, sample_statistics
 from ..shots import ShotThresholds
 from .checkpoints import (
     ModelSource,

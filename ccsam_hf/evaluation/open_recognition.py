@@ -16,9 +16,18 @@ from torch import Tensor
 from ..data import BENCHMARKS, load_benchmark
 from ..data.image_lists import as_dataset, read_list, require_files
 from ..metrics.inputs import ArrayLike
-from ..metrics.open_set import detection_figures, open_set_figures, threshold_for_f, threshold_for_recall
-from ..metrics.open_set_scores import NEED_FEATURES, PROBABILITIES, SCORERS, ClassSums
-from ..metrics.openmax import OpenMax, fit_openmax
+from ..metrics.open_set import (
+    NEED_FEATURES,
+    PROBABILITIES,
+    SCORERS,
+    ClassSums,
+    OpenMax,
+    detection_figures,
+    fit_openmax,
+    open_set_figures,
+    threshold_for_f,
+    threshold_for_recall,
+)
 from ..shots import ShotThresholds
 from .checkpoints import OpenImages
 from .runner import BatchOutput, Columns, Runner

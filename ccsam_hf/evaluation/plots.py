@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..metrics.accuracy import ClassRow
 from ..metrics.open_set import OPEN, roc_curve
-from ..metrics.per_class import ClassRow
 from ..shots import SHOT_GROUPS
 from .results import Evaluation, write_json
 

@@ -14,10 +14,10 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from ..metrics.bootstrap import PairedFigure, bootstrap_intervals, paired_test
+from ..metrics.accuracy import ClassRow
 from ..metrics.label_shift import accuracy_under, target_distribution
-from ..metrics.per_class import ClassRow
 from ..metrics.streaming import StreamingMetrics
+from ..metrics.uncertainty import PairedFigure, bootstrap_intervals, paired_test
 from ..shots import SHOT_GROUPS, ShotThresholds
 from .runner import Columns, EvaluationOptions
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from transformers import EvalPrediction
 
-from ccsam_hf.metrics.accuracy import long_tail_accuracy
-from ccsam_hf.metrics.inputs import ArrayLike, IntArray, counts_array
-from ccsam_hf.shots import ShotThresholds
+from ..shots import ShotThresholds
+from .accuracy import long_tail_accuracy
+from .inputs import ArrayLike, IntArray, counts_array
 
 # Marks an image whose logits are NaN. The check is deferred to the end because raising on one rank would hang the rest.
 NOT_A_NUMBER = -1

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccsam_hf.metrics.inputs import FloatArray
+from .inputs import FloatArray
 
 FIXED_POINT = 2.0**32
 DEFAULT_BINS = 15

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccsam_hf.metrics.inputs import ArrayLike, FloatArray, IntArray, counts_array
+from .inputs import ArrayLike, FloatArray, IntArray, counts_array
 
 TARGET_PATTERN = re.compile(r"uniform|(forward|backward)-(\d+(?:\.\d+)?)")
 

@@ -5,8 +5,7 @@ import pytest
 from scipy.stats import gmean, hmean
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
-from ccsam_hf.metrics.per_class import group_confusion, most_confused, per_class_table
-from ccsam_hf.metrics.summary import accuracy_summary, f1_scores
+from ccsam_hf.metrics.accuracy import accuracy_summary, f1_scores, group_confusion, most_confused, per_class_table
 from ccsam_hf.shots import ShotThresholds
 
 RNG = np.random.default_rng(0)

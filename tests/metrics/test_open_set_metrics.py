@@ -10,24 +10,23 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc
 
 from ccsam_hf.metrics.open_set import (
+    ClassSums,
+    cosine_similarity,
     detection_figures,
+    euclidean_similarity,
     f_measures,
+    fit_openmax,
+    fit_weibull,
+    maximum_logit,
+    maximum_probability,
+    negative_energy,
     open_set_figures,
+    probability_times_similarity,
     reject,
     roc_curve,
     threshold_for_f,
     threshold_for_recall,
 )
-from ccsam_hf.metrics.open_set_scores import (
-    ClassSums,
-    cosine_similarity,
-    euclidean_similarity,
-    maximum_logit,
-    maximum_probability,
-    negative_energy,
-    probability_times_similarity,
-)
-from ccsam_hf.metrics.openmax import fit_openmax, fit_weibull
 
 RNG = np.random.default_rng(0)
 # Known: two right, one wrong, one rejected. Open: two rejected, one accepted.

@@ -8,8 +8,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, top_k_accuracy_score
 
 from ccsam_hf.metrics.calibration import bin_confidences, bin_probabilities, expected_calibration_error
-from ccsam_hf.metrics.samples import sample_statistics
-from ccsam_hf.metrics.streaming import StreamingMetrics
+from ccsam_hf.metrics.streaming import StreamingMetrics, sample_statistics
 from ccsam_hf.shots import ShotThresholds
 
 COUNTS = [500, 300, 100, 50, 20, 5, 3, 1]

@@ -6,8 +6,8 @@ import torch
 from scipy.stats import binomtest
 
 from ccsam_hf.losses import prior_correction
-from ccsam_hf.metrics.bootstrap import bootstrap_intervals, paired_test
 from ccsam_hf.metrics.label_shift import accuracy_under, prior_replacement, target_distribution
+from ccsam_hf.metrics.uncertainty import bootstrap_intervals, paired_test
 from ccsam_hf.shots import ShotThresholds
 
 RNG = np.random.default_rng(0)

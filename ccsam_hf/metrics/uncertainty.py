@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ccsam_hf.metrics.accuracy import group_masks
-from ccsam_hf.metrics.inputs import ArrayLike, BoolArray, FloatArray, IntArray, counts_array, paired
-from ccsam_hf.shots import ShotThresholds
+from ..shots import ShotThresholds
+from .accuracy import group_masks
+from .inputs import ArrayLike, BoolArray, FloatArray, IntArray, counts_array, paired
 
 CELLS_AT_ONCE = 2_000_000
 
