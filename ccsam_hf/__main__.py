@@ -19,8 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "benchmark": ("ccsam_hf.study.benchmark:main", "methods x benchmarks x seeds from a YAML grid, as one table"),
     "evaluate": ("ccsam_hf.evaluation.cli:main", "every figure of a checkpoint on a benchmark"),
     "sharpness": ("ccsam_hf.sharpness.cli:main", "how flat checkpoints are"),
-    "push": ("ccsam_hf.hub.cli:push_command", "publish a model folder to the Hub"),
-    "cards": ("ccsam_hf.hub.cli:cards_command", "render stored model cards again"),
+    "push": ("ccsam_hf.hub.push:push_command", "publish a model folder to the Hub"),
+    "cards": ("ccsam_hf.hub.push:cards_command", "render stored model cards again"),
 }
 TRACEBACK = "CCSAM_HF_TRACEBACK"
 

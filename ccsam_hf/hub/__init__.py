@@ -1,16 +1,26 @@
-"""Published checkpoints: the run record, the card that tells it, and the way to the Hub."""
+"""Published checkpoints: the run record, the model card rendered from it, and the push to the Hub."""
 
-from .allowed import publishable_files
-from .card import bare_record, render_card, write_card
-from .cli import cards_command, push_command
-from .environment import device_name, package_commit, portable_command, versions
-from .errors import PushError
-from .push import prepare_card, push_to_hub
+from .card import render_card, render_cards, store_card, write_card
+from .collect import (
+    CCSAM_CITATION,
+    PACKAGE_CITATION,
+    bare_record,
+    citations,
+    data_record,
+    device_name,
+    headline_metrics,
+    log_summary,
+    model_record,
+    package_commit,
+    portable_arguments,
+    portable_command,
+    stage_record,
+    training_record,
+    versions,
+)
+from .publishable import publishable_files
+from .push import PushError, cards_command, prepare_card, push_command, push_to_hub
 from .record import CardMetadata, Citation, DataRecord, ModelRecord, RunRecord, StageRecord, names
-from .stages import headline_metrics, log_summary, portable_arguments, stage_record
-from .store import render_cards, store_card
-from .subjects import CCSAM_CITATION, PACKAGE_CITATION, citations, data_record, model_record
-from .training_record import training_record
 
 __all__ = [
     "CCSAM_CITATION",

@@ -1,11 +1,13 @@
-"""One command from a model folder to the Hub, which can be repeated until it succeeds."""
+"""Publishes a model folder as one commit on the Hub, explains failures, and has the commands `push` and `cards`."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import shlex
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,19 @@ from huggingface_hub import (
     get_token,
     hf_hub_download,
 )
-from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
-from .allowed import is_replaced, publishable_files
-from .card import CARD_FILE, bare_record, render_card, shown_figures, write_card
-from .errors import PushError, reason_of
-from .private import PrivateStrings, private_traces
-from .record import RECORD_FILE, RunRecord
-from .subjects import data_of_config, read_config
+from .card import render_card, render_cards, shown_figures, store_card, write_card
+from .collect import bare_record, data_of_config, read_config
+from .publishable import MachineStrings, is_replaced, machine_traces, publishable_files
+from .record import CARD_FILE, RECORD_FILE, RunRecord
 
 logger = logging.getLogger(__name__)
 # What the Hub or a person puts into a repository that holds no model yet.
@@ -117,7 +124,7 @@ def _check_files(folder: Path, files: list[str], repo_id: str, token: str | None
     data = data_of_config(config)
     labels = " ".join(data.label_names) if data is not None else ""
     public = {repo_id, *repo_id.split("/"), *labels.replace("_", " ").split()}
-    traces = private_traces(folder, files, PrivateStrings.of_this_machine(folder, token, public))
+    traces = machine_traces(folder, files, MachineStrings.of_this_machine(folder, token, public))
     if traces:
         lines = "\n".join(f"  {trace}" for trace in traces[:20])
         raise ValueError(
@@ -158,7 +165,7 @@ def _model_kind(config: dict[str, Any]) -> str | None:
 
 @contextmanager
 def _explained(folder: Path, repo_id: str, revision: str | None, retry: str) -> Iterator[None]:
-    """Failures on the way to the Hub as `PushError`; an interruption tells the command that goes on."""
+    """Failures on the way to the Hub as `PushError`; a note on an interruption has the command that goes on."""
     try:
         yield
     except (HTTPError, OSError, RuntimeError, ValueError, KeyError) as error:
@@ -166,3 +173,99 @@ def _explained(folder: Path, repo_id: str, revision: str | None, retry: str) -> 
     except KeyboardInterrupt as error:
         error.add_note(f"Everything is still in {folder}. Go on with\n  {retry}")
         raise
+
+
+class PushError(RuntimeError):
+    """A push that did not happen. Nothing is lost; the message names the reason, the folder and the retry."""
+
+    @classmethod
+    def explained(cls, folder: Path, repo_id: str, reason: str, retry: str) -> PushError:
+        return cls(
+            f"{folder} was not published as {repo_id}: {reason}.\n"
+            f"Nothing is lost, every file is still in {folder}. Try again with\n  {retry}"
+        )
+
+
+def reason_of(error: BaseException, repo_id: str, revision: str | None) -> str:
+    """The reason and the remedy of whatever the Hub's client raised, without full stop."""
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:
+        # The client wraps what happens in its upload threads.
+        return reason_of(error.__cause__, repo_id, revision)
+    if isinstance(error, OfflineModeIsEnabled):
+        return "offline mode is on. Unset HF_HUB_OFFLINE"
+    if isinstance(error, HFValidationError):
+        return f"{repo_id!r} is no repository name. Use NAME or USER/NAME with letters, digits, '-', '_' and '.'"
+    if isinstance(error, HfHubHTTPError):
+        return _reason_of_status(error, repo_id, revision)
+    if isinstance(error, HTTPError | ConnectionError | TimeoutError):
+        return f"the connection to the Hub failed ({_first_line(error)}). Check the network"
+    if isinstance(error, KeyError):
+        return f"the Hub's answer is not what its client expects ({error} is missing). Wait a little"
+    return _first_line(error)
+
+
+def _reason_of_status(error: HfHubHTTPError, repo_id: str, revision: str | None) -> str:
+    status = error.response.status_code
+    if isinstance(error, RevisionNotFoundError):
+        make = f"huggingface_hub.create_branch({repo_id!r}, branch={revision!r})"
+        return f"it has no branch {revision!r}. Create it with {make}, or leave out the revision"
+    if status == 401:
+        return "the Hub does not accept the token. Log in again with `hf auth login`, or set a valid HF_TOKEN"
+    if status == 403:
+        return (
+            f"the token may not write to {repo_id}. Use one with write permission, another name, or open a pull "
+            "request with --create_pr"
+        )
+    if status == 409:
+        return (
+            f"it conflicts with what is on the Hub, a repository of that name or another commit at the same time "
+            f"({_first_line(error)}). Repeat it, and if it stays choose another name"
+        )
+    if isinstance(error, RepositoryNotFoundError) or status == 404:
+        return "the Hub does not find it, or the token may not see it. Check the name and the token"
+    if status == 429:
+        return "the Hub asks for fewer requests. Wait a few minutes"
+    if status >= 500:
+        return f"the Hub has a problem of its own (status {status}). Wait a little"
+    return f"the Hub refused it (status {status}: {_first_line(error)})"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")
+
+
+def push_command(argv: Sequence[str] | None = None) -> None:
+    """`push FOLDER REPO_ID`: publish a model folder. A failed push is reported without a traceback."""
+    parser = argparse.ArgumentParser(prog="python -m ccsam_hf push", description=push_command.__doc__)
+    parser.add_argument("folder", help="model folder, as training leaves it")
+    parser.add_argument("repo_id", help="NAME or USER/NAME")
+    parser.add_argument("--public", action="store_true", help="make a new repository public; private by default")
+    parser.add_argument("--revision", help="existing branch to commit to; main by default")
+    parser.add_argument("--create_pr", action="store_true", help="open a pull request instead of committing")
+    parser.add_argument("--commit_message")
+    given = parser.parse_args(argv)
+    try:
+        done = push_to_hub(
+            given.folder,
+            given.repo_id,
+            private=not given.public,
+            revision=given.revision,
+            create_pr=given.create_pr,
+            commit_message=given.commit_message,
+        )
+    except PushError as error:
+        sys.exit(str(error))
+    print(done.pr_url or done.commit_url)
+
+
+def cards_command(argv: Sequence[str] | None = None) -> None:
+    """`cards [FOLDER]`: render the stored model cards again, those of new runs (`--add`) among them."""
+    parser = argparse.ArgumentParser(prog="python -m ccsam_hf cards", description=cards_command.__doc__)
+    parser.add_argument("folder", nargs="?", default="model_cards")
+    parser.add_argument("--add", nargs="+", default=[], metavar="MODEL", help="model folders whose cards to store")
+    given = parser.parse_args(argv)
+    for model in given.add:
+        store_card(model, given.folder)
+    for card in render_cards(given.folder):
+        print(card)

@@ -1,4 +1,4 @@
-"""What a published checkpoint tells about itself, as plain values: `RunRecord`, written as run.json."""
+"""The record of a run as plain values, written as run.json: all that a model card shows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import Any, Literal, get_args
 from ..shots import SHOT_GROUPS, ShotThresholds
 
 RECORD_FILE = "run.json"
+CARD_FILE = "README.md"
+METRICS_FILE = "metrics.json"
+LONG_TAIL_FILE = "figures/long_tail.png"
 Role = Literal["control", "stage1", "stage2"]
 # Figures of a stage, as fractions of 1: what the card tabulates and the model-index lists.
 HEADLINE = ("accuracy", *SHOT_GROUPS, "balanced_accuracy", "ece")
@@ -105,11 +108,10 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class CardMetadata:
-    """What the caller of ``create_model_card`` or ``push_to_hub`` tells, as `transformers.Trainer` takes it.
+    """What a caller passes to ``create_model_card`` or ``push_to_hub``, as `transformers.Trainer` takes it.
 
     finetuned_from: the base model; of a folder on this machine the last part alone remains. dataset_ids: of data sets
-    on the Hub (``dataset_tags``); datasets: their names in
-    words; dataset_args: their configurations.
+    on the Hub (``dataset_tags``); datasets: their names in words; dataset_args: their configurations.
     """
 
     language: str | None = None
@@ -129,7 +131,7 @@ class CardMetadata:
             object.__setattr__(self, "finetuned_locally", True)
 
 
-TUPLES_TOLD = ("tags", "tasks", "dataset_ids", "datasets", "dataset_args")
+CARD_TUPLES = ("tags", "tasks", "dataset_ids", "datasets", "dataset_args")
 
 
 def names(given: str | Sequence[str | None] | None) -> tuple[str, ...]:
@@ -141,7 +143,7 @@ def names(given: str | Sequence[str | None] | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything a model card tells. Plain values only, so that run.json gives back an equal record.
+    """Everything that a model card shows. Plain values only, so that run.json gives back an equal record.
 
     published: the role of the stage whose weights the folder holds. commit: of the package's code, when known.
     paper: where the stages' paper figures stand. license: of the weights, as the Hub names it.
@@ -164,7 +166,7 @@ class RunRecord:
     limits: tuple[str, ...] = ()
     citations: tuple[Citation, ...] = ()
     repo_id: str | None = None
-    told: CardMetadata = field(default_factory=CardMetadata)
+    card_metadata: CardMetadata = field(default_factory=CardMetadata)
 
     def __post_init__(self) -> None:
         _make_plain(self, "versions")
@@ -207,7 +209,7 @@ class RunRecord:
                     "stages": tuple(StageRecord(**_with_tuples(s, "changed", "log")) for s in values["stages"]),
                     "citations": tuple(Citation(**citation) for citation in values["citations"]),
                     # Records of earlier releases have none.
-                    "told": CardMetadata(**_with_tuples(values.get("told") or {}, *TUPLES_TOLD)),
+                    "card_metadata": CardMetadata(**_with_tuples(values.get("card_metadata") or {}, *CARD_TUPLES)),
                 }
             )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:

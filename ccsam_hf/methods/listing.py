@@ -13,7 +13,7 @@ from .rows import LEFT_OUT, ROWS, find_method
 WIDTH = 110
 LEGEND = (
     "published: as the authors' release or a later comparison has it for CIFAR-LT; chosen: in no source. Names are "
-    "those of flags. `python -m ccsam_hf methods NAME` tells the file of every value and what other benchmarks set."
+    "those of flags. `python -m ccsam_hf methods NAME` names the file of every value and what other benchmarks set."
 )
 
 

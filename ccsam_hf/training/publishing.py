@@ -52,7 +52,7 @@ class PublishingTrainer(Trainer):
             folder = Path(self.args.output_dir)
             if not (folder / "config.json").is_file():
                 self.save_model(_internal_call=True)
-            told = CardMetadata(
+            given = CardMetadata(
                 language=language,
                 license=license,
                 tags=names(tags),
@@ -62,9 +62,9 @@ class PublishingTrainer(Trainer):
                 datasets=names(dataset),
                 dataset_args=names(dataset_args),
             )
-            self._write_card(folder, model_name or folder.name, told)
+            self._write_card(folder, model_name or folder.name, given)
 
-    def _write_card(self, folder: Path, name: str, told: CardMetadata | None = None) -> None:
+    def _write_card(self, folder: Path, name: str, given: CardMetadata | None = None) -> None:
         record = self.run_record or training_record(
             folder,
             name,
@@ -77,7 +77,8 @@ class PublishingTrainer(Trainer):
             device=self.args.device,
         )
         write_card(
-            folder, record if told is None else replace(record, told=told, license=told.license or record.license)
+            folder,
+            record if given is None else replace(record, card_metadata=given, license=given.license or record.license),
         )
 
     def push_to_hub(

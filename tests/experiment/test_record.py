@@ -18,7 +18,7 @@ from ccsam_hf.experiment.inaturalist import RECIPE as INATURALIST
 from ccsam_hf.experiment.paper import paper_row
 from ccsam_hf.experiment.places import RECIPE as PLACES
 from ccsam_hf.hub import RunRecord, publishable_files
-from ccsam_hf.hub.private import PrivateStrings, private_traces
+from ccsam_hf.hub.publishable import MachineStrings, machine_traces
 
 
 def test_the_model_folder_tells_command_date_and_nothing_of_the_machine(digits, tmp_path, monkeypatch) -> None:
@@ -36,7 +36,7 @@ def test_the_model_folder_tells_command_date_and_nothing_of_the_machine(digits, 
     assert record.paper is None
     published = publishable_files(model)
     assert {"README.md", "run.json", "metrics.json", "config.json", "model.safetensors"} <= set(published)
-    assert private_traces(model, published, PrivateStrings.of_this_machine(model, secret[1])) == []
+    assert machine_traces(model, published, MachineStrings.of_this_machine(model, secret[1])) == []
     for file in published:
         content = (model / file).read_bytes()
         assert str(tmp_path).encode() not in content, file

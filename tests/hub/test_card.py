@@ -20,8 +20,7 @@ from ccsam_hf.hub import (
     store_card,
     write_card,
 )
-from ccsam_hf.hub.card import shown_figures
-from ccsam_hf.hub.store import render_index
+from ccsam_hf.hub.card import render_index, shown_figures
 from ccsam_hf.inference import load_classifier
 from ccsam_hf.models import create_model, replace_classifier
 

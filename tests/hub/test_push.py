@@ -146,7 +146,7 @@ def test_retry_command_repeats_the_options(story):
     assert story["no branch"]["message"].endswith("ada/animals --revision trial")
 
 
-def test_private_traces_are_refused_before_anything_is_created(story):
+def test_machine_traces_are_refused_before_anything_is_created(story):
     leak = story["leak"]
     assert leak["error"] == "ValueError"
     assert "notes.md, line 2: a path of this machine" in leak["message"]

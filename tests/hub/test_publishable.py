@@ -10,9 +10,9 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
 
 from ccsam_hf.hub import publishable_files
-from ccsam_hf.hub.private import PrivateStrings, has_path, private_traces
+from ccsam_hf.hub.publishable import MachineStrings, has_path, machine_traces
 
-MACHINE = PrivateStrings(folders=("/nowhere/ada",), names=("adalovelace", "enigma7"), secrets=("correct horse",))
+MACHINE = MachineStrings(folders=("/nowhere/ada",), names=("adalovelace", "enigma7"), secrets=("correct horse",))
 
 
 def test_allow_list(folder):
@@ -95,7 +95,7 @@ def test_every_kind_of_file_is_read(tmp_path):
     Image.new("L", (1, 1)).save(tmp_path / "b.png", pnginfo=comment)
     save_file({"w": torch.ones(1)}, tmp_path / "c.safetensors", {"trained_in": "/home/ada/runs"})
     (tmp_path / "d.md").write_bytes("caf\xe9 enigma7".encode("latin-1"))
-    found = private_traces(tmp_path, ["a.json", "b.png", "c.safetensors", "d.md"], MACHINE)
+    found = machine_traces(tmp_path, ["a.json", "b.png", "c.safetensors", "d.md"], MACHINE)
     assert [str(trace).partition(": ")[0] for trace in found] == [
         "a.json, line 3",
         "b.png, comment",
@@ -109,7 +109,7 @@ def test_damaged_png_does_not_stop_the_search(tmp_path):
     text = b"x\0\0" + zlib.compress(b"adalovelace")[:-6]
     chunk = len(text).to_bytes(4) + b"zTXt" + text + b"0000"
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + b"\0")
-    assert private_traces(tmp_path, ["a.png"], MACHINE) == []
+    assert machine_traces(tmp_path, ["a.png"], MACHINE) == []
 
 
 def test_strings_of_this_machine(tmp_path, monkeypatch):
@@ -117,15 +117,15 @@ def test_strings_of_this_machine(tmp_path, monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "enigma7.example.org")
     monkeypatch.setenv("WANDB_API_KEY", "w" * 40)
     monkeypatch.setenv("SHORT_TOKEN", "abc")
-    found = PrivateStrings.of_this_machine(tmp_path, "the token", public_words={"owl"})
+    found = MachineStrings.of_this_machine(tmp_path, "the token", public_words={"owl"})
     assert found.names == ("ada", "enigma7", "enigma7.example.org")
     assert {"w" * 40, "the token"} <= set(found.secrets)
     assert "abc" not in found.secrets
     assert str(tmp_path) in found.folders
     # A name that the repository bears, or that is a class, is public anyway; "root" says nothing.
-    assert PrivateStrings.of_this_machine(tmp_path, None, public_words={"ada"}).names == found.names[1:]
+    assert MachineStrings.of_this_machine(tmp_path, None, public_words={"ada"}).names == found.names[1:]
     monkeypatch.setattr("getpass.getuser", lambda: "root")
-    assert "root" not in PrivateStrings.of_this_machine(tmp_path, None).names
+    assert "root" not in MachineStrings.of_this_machine(tmp_path, None).names
 
 
 def test_no_account_name(tmp_path, monkeypatch):
@@ -133,4 +133,4 @@ def test_no_account_name(tmp_path, monkeypatch):
         raise OSError("no such user")
 
     monkeypatch.setattr("getpass.getuser", fails)
-    assert json.dumps(PrivateStrings.of_this_machine(tmp_path, None).names)
+    assert json.dumps(MachineStrings.of_this_machine(tmp_path, None).names)

@@ -1,4 +1,4 @@
-"""What must not leave a machine: absolute paths, host and user names, secrets."""
+"""What may leave a machine: the one list of publishable files, and the search for paths, names and secrets in them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,20 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 
 from safetensors import safe_open
 
+SUFFIXES = (".safetensors", ".json", ".csv", ".md", ".png", ".yaml", ".py")
+EVAL_RESULTS = ".eval_results"
+# Of allowed kinds, but the state of a training rather than its result.
+STATE_FILES = ("trainer_state.json", "optimizer*", "scheduler*", "scaler*", "rng_state*")
+STATE_FOLDERS = ("checkpoint-*", "runs", "_*")
+# What a push replaces as a whole: such a file of an earlier push goes when the folder no longer has it.
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+CODE = ("cifar_resnet.py", "headed_timm.py", "heads.py")
+REPLACED = (*WEIGHTS, *CODE, "figures/*", f"{EVAL_RESULTS}/*", "per_class.csv")
 # First folders of the absolute paths of usual machines. Not every "/a/b": class names of Places have that form.
 ROOTS = (
     "Users|Volumes|autofs|cluster|content|data|datasets|dbfs|efs|etc|export|fsx|gpfs|hdd|home|kaggle|lustre|media|mnt|"
@@ -35,6 +45,36 @@ COMMON_NAMES |= {"runner", "test", "train", "ubuntu", "user", "work"}
 SHORTEST_SECRET, SHORTEST_NAME = 8, 3
 
 
+def publishable_files(folder: str | Path) -> list[str]:
+    """The files of a model folder that are published, as relative paths, sorted.
+
+    Model weights (safetensors), settings and figures as text, pictures, and the code of an architecture. Pickles,
+    optimizer states, training checkpoints, hidden files and anything else stay behind.
+    """
+    root = Path(folder)
+    paths = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    return sorted(path for path in paths if is_publishable(path))
+
+
+def is_publishable(path: str) -> bool:
+    """Whether a path relative to the model folder is on the list."""
+    *parents, name = PurePosixPath(path).parts
+    if not name.endswith(SUFFIXES) or _matches(name, STATE_FILES) or name.startswith((".", "_")):
+        return False
+    return all(
+        parent == EVAL_RESULTS or not (parent.startswith(".") or _matches(parent, STATE_FOLDERS)) for parent in parents
+    )
+
+
+def is_replaced(path: str) -> bool:
+    """Whether a file in the repository belongs to what every push writes anew."""
+    return _matches(path, REPLACED)
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
 def has_path(text: str) -> bool:
     """Whether the text holds an absolute path of some usual machine."""
     return PATHS.search(text) is not None
@@ -42,7 +82,7 @@ def has_path(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Trace:
-    """A place where something private stands. kind says what it is; the thing itself is not repeated."""
+    """A place in a file with something of this machine or user. kind names it; the thing itself is not repeated."""
 
     file: str
     place: str
@@ -53,7 +93,7 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class PrivateStrings:
+class MachineStrings:
     """Strings of this machine and session, by kind; names are looked for as whole words, the others anywhere."""
 
     folders: tuple[str, ...] = ()
@@ -61,7 +101,7 @@ class PrivateStrings:
     secrets: tuple[str, ...] = ()
 
     @staticmethod
-    def of_this_machine(folder: Path, token: str | None, public_words: Iterable[str] = ()) -> PrivateStrings:
+    def of_this_machine(folder: Path, token: str | None, public_words: Iterable[str] = ()) -> MachineStrings:
         """Home, working and model folder, user, host and secrets. public_words: names that are public anyway."""
         folders = {
             str(place) for place in (Path.home(), Path.cwd(), folder.resolve(), sys.prefix, tempfile.gettempdir())
@@ -69,14 +109,14 @@ class PrivateStrings:
         host = socket.gethostname()
         names = {user_name(), host, host.partition(".")[0]} - COMMON_NAMES - set(public_words)
         variables = {value for name, value in os.environ.items() if SECRET_VARIABLES.search(name)}
-        return PrivateStrings(
+        return MachineStrings(
             tuple(sorted(place for place in folders if len(Path(place).parts) > 1)),
             tuple(sorted(name for name in names if len(name) >= SHORTEST_NAME)),
             tuple(sorted(s for s in variables | {token or ""} if len(s) >= SHORTEST_SECRET)),
         )
 
     def kind_in(self, text: str) -> str | None:
-        """What private thing the text holds, if any."""
+        """What kind of path, name or secret the text holds; None without any."""
         if SECRETS.search(text) or any(secret in text for secret in self.secrets):
             return "a token or key"
         if has_path(text) or _has_any(text, self.folders):
@@ -94,12 +134,12 @@ def user_name() -> str:
         return ""
 
 
-def private_traces(folder: Path, files: Iterable[str], private: PrivateStrings) -> list[Trace]:
-    """Every place in the files (relative to the folder) where something private stands."""
+def machine_traces(folder: Path, files: Iterable[str], strings: MachineStrings) -> list[Trace]:
+    """Every place in the files (relative to the folder) with a path, name or secret of this machine."""
     found = []
     for file in files:
         for place, text in readable_parts(folder / file):
-            kind = private.kind_in(text)
+            kind = strings.kind_in(text)
             if kind is not None:
                 found.append(Trace(file, place, kind))
     return found

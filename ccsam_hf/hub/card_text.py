@@ -1,4 +1,4 @@
-"""The card's sections: a record in, Markdown out."""
+"""The sections of a model card: a record in, Markdown out."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .figure import LONG_TAIL
-from .metadata import CLASSIFICATION, evaluation_note, shot_groups
-from .record import HEADLINE, RunRecord, StageRecord
+from ..shots import ShotThresholds
+from .record import HEADLINE, LONG_TAIL_FILE, DataRecord, ModelRecord, RunRecord, StageRecord
 
+SPLIT = {"imbalance_ratio": "imbalance ratio", "split_seed": "split seed"}
+CLASSIFICATION = {"image-classification": "Image classification", "text-classification": "Text classification"}
 STAGES = {"control": "Control", "stage1": "Stage 1", "stage2": "Stage 2"}
 COLUMNS = {
     "accuracy": "Overall",
@@ -26,6 +27,53 @@ FIGURES = {
     "groups": "Accuracy of the shot groups.",
     "reliability": "Reliability: accuracy over confidence.",
 }
+# What the snippets read; a reader puts an image of that name beside them.
+IMAGE = "image.png"
+
+TIMM = """\
+```python
+{register}import timm
+import torch
+from PIL import Image
+
+model = timm.create_model("{timm_name}", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+with torch.inference_mode():
+    logits = model(transform(Image.open("{image}").convert("RGB")).unsqueeze(0))
+label_names = model.pretrained_cfg["label_names"]
+print(label_names[int(logits.argmax())])
+```"""
+
+PIPELINE = """\
+```python
+from transformers import pipeline
+
+classifier = pipeline("{task}", model="{name}"{trust})
+print(classifier({example}, top_k=3))
+```"""
+
+PACKAGE = """\
+```python
+from ccsam_hf import load_classifier
+
+classifier = load_classifier("{name}")
+print(classifier.predict("{image}", top_k=3)){prior}
+```"""
+
+PRIOR = """
+# The scores are those of the {source} class frequencies; for other ones:
+print(classifier.predict("{image}", top_k=3, prior="{other}"))"""
+
+PLUGIN = """\
+`{architecture}` is not one of timm's own architectures. `import ccsam_hf` registers it, after which both libraries \
+load the model. Without it timm says `Unknown model ({architecture})`, and transformers raises an `ImportError` that \
+asks for another timm; the remedies are `pip install ccsam_hf` and the import, or, in transformers, \
+`trust_remote_code=True`, which runs the code in this repository (`{code}`)."""
+
+HEADED = """\
+The classifier on top of `{architecture}` is no linear layer ({classifier}), so timm cannot load the model. In \
+transformers it loads after `import ccsam_hf` (`pip install ccsam_hf`), or with `trust_remote_code=True`, which runs \
+the code in this repository (`{code}`); without either transformers says that it does not know the model type."""
 
 
 def summary_section(record: RunRecord) -> str:
@@ -40,9 +88,11 @@ def summary_section(record: RunRecord) -> str:
     lines = [f"{kind}{classes}: `{model.architecture}`{size}."]
     if stage is not None:
         lines.append(f"Weights after {STAGES[stage.role].lower()}: {stage.method}.")
-    told = record.told
-    if told.finetuned_from is not None:
-        lines.append(f"Fine-tuned from `{told.finetuned_from}`{', a local folder' if told.finetuned_locally else ''}.")
+    given = record.card_metadata
+    if given.finetuned_from is not None:
+        lines.append(
+            f"Fine-tuned from `{given.finetuned_from}`{', a local folder' if given.finetuned_locally else ''}."
+        )
     lines += [f"{note}" for note in model.notes]
     lines.append(
         "It is meant for research on long-tailed recognition and as a starting point for similar data; "
@@ -77,9 +127,9 @@ def data_section(record: RunRecord) -> str:
     lines = [f"{_sentence(data.title)}"]
     lines += [f"Source: {data.source}."] if data.source else []
     lines += [_sentence(f"Licence of the data: {data.licence}")] if data.licence else []
-    told = record.told
-    named = [f"{title}: {', '.join(words)}." for title, words in
-             (("Data set", told.datasets), ("Configuration", told.dataset_args)) if words]  # fmt: skip
+    given = record.card_metadata
+    words = {"Data set": given.datasets, "Configuration": given.dataset_args}
+    named = [f"{title}: {', '.join(values)}." for title, values in words.items() if values]
     parts = [" ".join([*lines, *named])]
     if data.settings:
         parts.append(
@@ -91,7 +141,7 @@ def data_section(record: RunRecord) -> str:
             f"{sum(counts):,} training samples in {len(counts):,} classes, from {max(counts):,} down to "
             f"{min(counts):,} a class{_ratio(counts)}. {_sentence(shot_groups(data))}"
         )
-        parts.append(f"![Training samples of each class]({LONG_TAIL})")
+        parts.append(f"![Training samples of each class]({LONG_TAIL_FILE})")
     return "\n\n".join(parts)
 
 
@@ -208,3 +258,59 @@ def _sentence(text: str) -> str:
 
 def _escaped(cell: str) -> str:
     return cell.replace("|", "\\|").replace("\n", " ")
+
+
+def evaluation_note(data: DataRecord) -> str:
+    """Test set, settings of the training split and shot groups, in one line."""
+    parts = [data.test or f"{data.title}, {data.split} set"]
+    parts += [f"{title} {data.settings[name]}" for name, title in SPLIT.items() if data.settings.get(name) is not None]
+    return "; ".join([*parts, shot_groups(data)])
+
+
+def shot_groups(data: DataRecord) -> str:
+    """The thresholds as a sentence would have them, with the classes in each group where counts are known."""
+    rule = ShotThresholds(**data.thresholds)
+    above, below = ("more than", "fewer than") if rule.boundaries == "strict" else ("at least", "at most")
+    sizes = dict.fromkeys(("many", "medium", "few"), "")
+    if data.class_counts:
+        sizes = {name: f" ({int(mask.sum())} classes)" for name, mask in rule.masks(data.class_counts).items()}
+    return (
+        f"many-shot: {above} {rule.many} training samples{sizes['many']}; few-shot: {below} {rule.few}{sizes['few']}; "
+        f"medium-shot: the rest{sizes['medium']}"
+    )
+
+
+def usage_section(record: RunRecord) -> str:
+    """Snippets for timm, transformers and this package, with the remedy for architectures that timm lacks."""
+    model, name = record.model, record.repo_id or "."
+    parts = [] if record.repo_id else ["The snippets load the model from the current folder, so run them in it."]
+    if model.remote_code:
+        remedy = PLUGIN if model.classifier is None else HEADED
+        names = {"architecture": model.architecture, "classifier": model.classifier, "code": model.remote_code}
+        parts.append(remedy.format(**names))
+    parts += [f"With {title}:\n\n{code}" for title, code in snippets(model, name, record.repo_id is not None).items()]
+    return "\n\n".join(parts)
+
+
+def snippets(model: ModelRecord, name: str, on_hub: bool) -> dict[str, str]:
+    """Title of the library -> its fenced code."""
+    is_image = model.task == "image-classification"
+    found = {}
+    if is_image and model.library == "timm":
+        register = "import ccsam_hf  # registers the architecture\n" if model.remote_code else ""
+        scheme = "hf-hub" if on_hub else "local-dir"
+        found["timm"] = TIMM.format(register=register, timm_name=f"{scheme}:{name}", image=IMAGE)
+    trust = ", trust_remote_code=True" if model.remote_code else ""
+    example = f'"{IMAGE}"' if is_image else '"A sentence to classify."'
+    found["transformers"] = PIPELINE.format(task=model.task, name=name, trust=trust, example=example)
+    if is_image:
+        found["ccsam_hf"] = PACKAGE.format(name=name, image=IMAGE, prior=_prior_lines(model))
+    return found
+
+
+def _prior_lines(model: ModelRecord) -> str:
+    """Another class prior, where the checkpoint records which one its scores presume."""
+    if model.training_prior not in ("train", "uniform"):
+        return ""
+    source, other = ("training", "uniform") if model.training_prior == "train" else ("uniform", "train")
+    return PRIOR.format(source=source, other=other, image=IMAGE)
