@@ -1,6 +1,6 @@
-"""Pure figures of long-tailed recognition; only `adapter` knows Trainer."""
+"""Figures of long-tailed recognition from predictions or logits; only `adapter` knows Trainer."""
 
-from .accuracy import long_tail_accuracy
+from .accuracy import ACCURACIES, long_tail_accuracy
 from .adapter import LongTailMetrics, predicted_classes
 
-__all__ = ["LongTailMetrics", "long_tail_accuracy", "predicted_classes"]
+__all__ = ["ACCURACIES", "LongTailMetrics", "long_tail_accuracy", "predicted_classes"]

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..shots import Boundaries, ShotThresholds
+from ..shots import SHOT_GROUPS, Boundaries, ShotThresholds
 from .inputs import ArrayLike, BoolArray, FloatArray, IntArray, counts_array, paired
 
-# The five accuracies, in the order in which every table shows them.
-ACCURACIES = ("accuracy", "balanced_accuracy", "many", "medium", "few")
+# The five accuracies by which a run is judged.
+ACCURACIES = ("accuracy", "balanced_accuracy", *SHOT_GROUPS)
 
 
 def class_accuracies(correct: IntArray, total: IntArray) -> FloatArray:
@@ -32,7 +32,7 @@ def group_masks(class_counts: IntArray, thresholds: ShotThresholds) -> dict[str,
 def accuracy_from_counts(
     correct: IntArray, total: IntArray, class_counts: IntArray, thresholds: ShotThresholds
 ) -> dict[str, float | None]:
-    """The five accuracies from additive per-class counts [C] of correct and of all test images."""
+    """The `ACCURACIES` from additive per-class counts [C] of correct and of all test images."""
     accuracies = class_accuracies(correct, total)
     images = int(total.sum())
     groups = group_masks(class_counts, thresholds)
@@ -65,6 +65,10 @@ def long_tail_accuracy(
 
     Raises:
         ValueError: lengths differ, the split is empty, or a class lies outside 0..C-1.
+
+    Example:
+        >>> long_tail_accuracy([0, 0, 0, 1], [0, 0, 0, 2], class_counts=[500, 60, 5])
+        {'accuracy': 0.75, 'balanced_accuracy': 0.5, 'many': 1.0, 'medium': None, 'few': 0.0}
     """
     counts = counts_array(class_counts)
     thresholds = ShotThresholds(many, few, boundaries)
@@ -79,6 +83,10 @@ def accuracy_summary(accuracies: FloatArray) -> dict[str, float | None]:
 
     harmonic_mean = K / Σ_c 1/a_c and geometric_mean = (Π_c a_c)^(1/K) are 0 as soon as one class is never right (some
     authors put 1e-3 in its place). worst_decile is the mean of the ceil(K/10) worst classes.
+
+    Example:
+        >>> accuracy_summary(np.array([0.5, 1.0, np.nan]))["worst_class"]
+        0.5
     """
     present = np.sort(accuracies[~np.isnan(accuracies)])
     names = ("harmonic_mean", "geometric_mean", "worst_class", "worst_decile")
@@ -125,6 +133,11 @@ def per_class_table(
 
     A prediction of -1 (rejected) counts as an error and as a confusion with nobody. `most_confused_with` is the class
     that most of the class's images were mistaken for (ties: the lower index), None when there was no mistake.
+
+    Example:
+        >>> rows = per_class_table([0, 0, 1], [0, 1, 1], class_counts=[500, 5], label_names=["cat", "dog"])
+        >>> rows[1].group, rows[1].accuracy, rows[1].most_confused_with
+        ('few', 0.5, 'cat')
     """
     counts = counts_array(class_counts)
     predicted, labels = paired(predictions, references, len(counts), allow_rejection=True)
@@ -137,11 +150,8 @@ def per_class_table(
     chosen = np.bincount(predicted[predicted >= 0], minlength=len(counts))
     rivals, mistaken = most_confused(predicted[known], labels[known], len(counts))
     f1 = f1_scores(correct, total, chosen)
-    group_of = {
-        int(c): group
-        for group, mask in group_masks(counts, thresholds or ShotThresholds()).items()
-        for c in np.flatnonzero(mask)
-    }
+    masks = group_masks(counts, thresholds or ShotThresholds())
+    group_of = {int(c): group for group, mask in masks.items() for c in np.flatnonzero(mask)}
     return [
         ClassRow(
             label=c,

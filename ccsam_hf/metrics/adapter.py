@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import EvalPrediction
 
 from ..shots import ShotThresholds
-from .accuracy import long_tail_accuracy
+from .accuracy import ACCURACIES, long_tail_accuracy
 from .inputs import ArrayLike, IntArray, counts_array
 
 # Marks an image whose logits are NaN. The check is deferred to the end because raising on one rank would hang the rest.
@@ -30,6 +30,13 @@ class LongTailMetrics:
 
     Absent groups are omitted because Trainer's logs cannot hold None; `metric_names` tells beforehand which keys the
     class counts leave, so that a `metric_for_best_model` that can never appear is refused at the start.
+
+    Example:
+        >>> metrics = LongTailMetrics(class_counts=[500, 60])
+        >>> metrics.metric_names
+        ('accuracy', 'balanced_accuracy', 'many', 'medium')
+        >>> metrics(EvalPrediction(predictions=np.array([0, 1]), label_ids=np.array([0, 0])))
+        {'accuracy': 0.5, 'balanced_accuracy': 0.5, 'many': 0.5}
     """
 
     class_counts: ArrayLike
@@ -38,7 +45,7 @@ class LongTailMetrics:
     @property
     def metric_names(self) -> tuple[str, ...]:
         masks = self.thresholds.masks(counts_array(self.class_counts).tolist())
-        return ("accuracy", "balanced_accuracy", *(name for name, mask in masks.items() if bool(mask.any())))
+        return tuple(name for name in ACCURACIES if name not in masks or bool(masks[name].any()))
 
     def __call__(self, outputs: EvalPrediction) -> dict[str, float]:
         predictions, labels = _predictions(outputs), _only(outputs.label_ids)

@@ -84,7 +84,13 @@ def bin_probabilities(probabilities: Tensor, labels: Tensor, bins: int = DEFAULT
 
 
 def expected_calibration_error(histogram: ConfidenceBins, rows: Tensor | None = None) -> float | None:
-    """ECE = Σ_m (n_m / N) |accuracy_m - confidence_m| (Guo et al. 2017), of the rows together; None without images."""
+    """ECE = Σ_m (n_m / N) |accuracy_m - confidence_m| (Guo et al. 2017), of the rows together; None without images.
+
+    Example:
+        >>> histogram = bin_confidences(torch.tensor([0.9, 0.8]), torch.tensor([True, False]))
+        >>> round(expected_calibration_error(histogram), 4)
+        0.45
+    """
     chosen = histogram.pooled(rows)
     images = int(chosen.count.sum())
     return float(chosen.gaps().sum() / images) if images else None

@@ -16,6 +16,10 @@ def target_distribution(name: str, class_counts: ArrayLike) -> FloatArray:
 
     "uniform"; "forward-R", p_c ∝ R^(-rank_c/(C-1)) with the classes ranked from most to least trained on (ties: label
     order), so that the test set is long-tailed like the training set with imbalance ratio R; "backward-R" the reverse.
+
+    Example:
+        >>> [round(share, 2) for share in target_distribution("forward-4", [50, 9]).tolist()]
+        [0.8, 0.2]
     """
     counts = counts_array(class_counts)
     match = TARGET_PATTERN.fullmatch(name)

@@ -33,6 +33,10 @@ def f_measures(predictions: ArrayLike, references: ArrayLike, num_classes: int) 
     label, where `f_measure` (OLTR's present code) counts a rejected known image and `f_measure_before_2020` (its code
     until January 2020, which earlier tables quote) does not. precision = TP / (TP + FP), recall = TP / (TP + FN),
     F = 2 TP / (2 TP + FP + FN); 0 when TP is 0.
+
+    Example:
+        >>> f_measures([0, -1, 1], [0, -1, -1], num_classes=2)["recall"]
+        0.5
     """
     predicted, labels = paired(predictions, references, num_classes, allow_rejection=True)
     known = labels != OPEN

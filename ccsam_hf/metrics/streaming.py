@@ -178,6 +178,13 @@ class StreamingMetrics:
 
     The state is int64 of size classes x bins and exactly additive, so the figures do not depend on batch size, order
     or number of processes.
+
+    Example:
+        >>> metrics = StreamingMetrics([500, 5], ShotThresholds())
+        >>> metrics.update(torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
+        >>> figures = metrics.compute()
+        >>> figures["accuracy"], figures["many"], figures["few"]
+        (0.5, 1.0, 0.0)
     """
 
     class_counts: ArrayLike

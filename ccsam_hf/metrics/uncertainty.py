@@ -35,6 +35,10 @@ def bootstrap_intervals(
 
     Drawing N images again and counting right and wrong ones of each class is one multinomial draw over 2C cells, which
     is what is drawn. The model is fixed: the spread over training runs is not in here. None for an absent group.
+
+    Example:
+        >>> bootstrap_intervals([0, 1, 1], [0, 1, 1], class_counts=[500, 5])["accuracy"]
+        (1.0, 1.0)
     """
     _check(replicates, level)
     counts = counts_array(class_counts)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..metrics import ACCURACIES
+
 # Of `RunRecord`'s headline, each in 0..1 or None for a group without images.
-FIGURES = ("accuracy", "balanced_accuracy", "many", "medium", "few")
+FIGURES = ACCURACIES
 Row = dict[str, Any]
