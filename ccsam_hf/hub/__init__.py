@@ -20,7 +20,7 @@ from .collect import (
 )
 from .publishable import publishable_files
 from .push import PushError, cards_command, prepare_card, push_command, push_to_hub
-from .record import CardMetadata, Citation, DataRecord, ModelRecord, RunRecord, StageRecord, names
+from .record import CardMetadata, Citation, DataRecord, ModelRecord, RunRecord, StageRecord
 
 __all__ = [
     "CCSAM_CITATION",
@@ -40,7 +40,6 @@ __all__ = [
     "headline_metrics",
     "log_summary",
     "model_record",
-    "names",
     "package_commit",
     "portable_arguments",
     "portable_command",

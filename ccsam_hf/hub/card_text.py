@@ -121,15 +121,14 @@ def results_section(record: RunRecord, figures: Sequence[str]) -> str:
 
 def data_section(record: RunRecord) -> str:
     """Where the training data come from and how long their tail is, drawn."""
-    data = record.data
+    data, given = record.data, record.card_metadata
+    words = {"Data set": given.datasets, "Configuration": given.dataset_args}
+    named = [f"{title}: {', '.join(values)}." for title, values in words.items() if values]
     if data is None:
-        return "This record does not say what the model was trained on."
+        return " ".join(named) or "This record does not say what the model was trained on."
     lines = [f"{_sentence(data.title)}"]
     lines += [f"Source: {data.source}."] if data.source else []
     lines += [_sentence(f"Licence of the data: {data.licence}")] if data.licence else []
-    given = record.card_metadata
-    words = {"Data set": given.datasets, "Configuration": given.dataset_args}
-    named = [f"{title}: {', '.join(values)}." for title, values in words.items() if values]
     parts = [" ".join([*lines, *named])]
     if data.settings:
         parts.append(

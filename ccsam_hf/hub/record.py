@@ -15,6 +15,8 @@ CARD_FILE = "README.md"
 METRICS_FILE = "metrics.json"
 LONG_TAIL_FILE = "figures/long_tail.png"
 Role = Literal["control", "stage1", "stage2"]
+# One name, several or none.
+Names = str | Sequence[str | None] | None
 # Figures of a stage, as fractions of 1: what the card tabulates and the model-index lists.
 HEADLINE = ("accuracy", *SHOT_GROUPS, "balanced_accuracy", "ece")
 
@@ -124,18 +126,37 @@ class CardMetadata:
     dataset_args: tuple[str, ...] = ()
     finetuned_locally: bool = False
 
-    def __post_init__(self) -> None:
-        place = Path(self.finetuned_from or "")
-        if self.finetuned_from and (place.exists() or place.is_absolute()):
-            object.__setattr__(self, "finetuned_from", place.name)
-            object.__setattr__(self, "finetuned_locally", True)
+    @staticmethod
+    def of_call(
+        language: str | None = None,
+        license: str | None = None,
+        tags: Names = None,
+        finetuned_from: str | None = None,
+        tasks: Names = None,
+        dataset_tags: Names = None,
+        dataset: Names = None,
+        dataset_args: Names = None,
+    ) -> CardMetadata:
+        """From the arguments of `transformers.Trainer.create_model_card`; a local base model keeps its name only."""
+        place = Path(finetuned_from or "")
+        is_folder = bool(finetuned_from) and (place.exists() or place.is_absolute())
+        return CardMetadata(
+            language=language,
+            license=license,
+            tags=_as_tuple(tags),
+            finetuned_from=place.name if is_folder else finetuned_from,
+            tasks=_as_tuple(tasks),
+            dataset_ids=_as_tuple(dataset_tags),
+            datasets=_as_tuple(dataset),
+            dataset_args=_as_tuple(dataset_args),
+            finetuned_locally=is_folder,
+        )
 
 
 CARD_TUPLES = ("tags", "tasks", "dataset_ids", "datasets", "dataset_args")
 
 
-def names(given: str | Sequence[str | None] | None) -> tuple[str, ...]:
-    """One name, several or none, as a tuple."""
+def _as_tuple(given: Names) -> tuple[str, ...]:
     if given is None:
         return ()
     return (given,) if isinstance(given, str) else tuple(str(name) for name in given if name is not None)

@@ -11,7 +11,7 @@ from transformers import Trainer
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import HubStrategy
 
-from ..hub import CardMetadata, PushError, RunRecord, names, push_to_hub, training_record, write_card
+from ..hub import CardMetadata, PushError, RunRecord, push_to_hub, training_record, write_card
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +52,8 @@ class PublishingTrainer(Trainer):
             folder = Path(self.args.output_dir)
             if not (folder / "config.json").is_file():
                 self.save_model(_internal_call=True)
-            given = CardMetadata(
-                language=language,
-                license=license,
-                tags=names(tags),
-                finetuned_from=finetuned_from,
-                tasks=names(tasks),
-                dataset_ids=names(dataset_tags),
-                datasets=names(dataset),
-                dataset_args=names(dataset_args),
+            given = CardMetadata.of_call(
+                language, license, tags, finetuned_from, tasks, dataset_tags, dataset, dataset_args
             )
             self._write_card(folder, model_name or folder.name, given)
 

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from ccsam_hf.hub import (
+    CardMetadata,
     ModelRecord,
     RunRecord,
     bare_record,
@@ -213,3 +214,16 @@ def test_stored_cards_are_what_the_template_renders(place):
 def test_stored_index_lists_them():
     records = {path.parent: RunRecord.load(path.parent) for path in sorted(STORED.glob("*/run.json"))}
     assert (STORED / "README.md").read_text(encoding="utf-8") == render_index(records)
+
+
+def test_what_the_caller_passes_is_on_the_card_even_of_unknown_data() -> None:
+    given = CardMetadata.of_call("en", "mit", "photographs", "ada/base", None, "ada/animals", "Animals", "small")
+    record = RunRecord(ModelRecord("net", "resnet18"), license=given.license, card_metadata=given)
+    text = render_card(record)
+    header = yaml.safe_load(text.split("---\n")[1])
+    assert (header["language"], header["license"], header["base_model"]) == ("en", "mit", "ada/base")
+    assert header["datasets"] == ["ada/animals"]
+    assert "photographs" in header["tags"]
+    assert "Fine-tuned from `ada/base`." in text
+    assert "Data set: Animals. Configuration: small." in text
+    assert "does not say what the model was trained on" not in text

@@ -11,6 +11,7 @@ import torch
 
 from ccsam_hf.data import load_benchmark
 from ccsam_hf.hub import (
+    CardMetadata,
     DataRecord,
     ModelRecord,
     RunRecord,
@@ -40,6 +41,24 @@ def test_round_trip_of_a_record_that_knows_nothing(tmp_path):
     bare = RunRecord(ModelRecord("net", "resnet18"))
     bare.save(tmp_path)
     assert RunRecord.load(tmp_path) == bare
+
+
+def test_the_callers_card_metadata_comes_back_wherever_it_is_read(record, tmp_path, monkeypatch):
+    """A base model of the Hub stays one when the record is read beside a folder of that name."""
+    metadata = CardMetadata.of_call("en", tags="photographs", finetuned_from="ada/base", dataset=["pictures", None])
+    assert (metadata.tags, metadata.datasets, metadata.finetuned_locally) == (("photographs",), ("pictures",), False)
+    replace(record, card_metadata=metadata).save(tmp_path)
+    (tmp_path / "ada" / "base").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert RunRecord.load(tmp_path).card_metadata == metadata
+    local = CardMetadata.of_call(finetuned_from=str(tmp_path / "ada" / "base"))
+    assert (local.finetuned_from, local.finetuned_locally) == ("base", True)
+
+
+def test_a_record_of_an_earlier_release_loads_without_card_metadata(record, tmp_path):
+    content = json.loads(record.to_json())
+    del content["card_metadata"]
+    assert RunRecord.from_json(json.dumps(content)) == record
 
 
 def test_values_become_what_json_gives_back():
