@@ -96,6 +96,7 @@ class LongTailedTrainer(ProbingTrainer):
         self._tap = FeatureTap(self.head.module)
 
     def _release(self) -> None:
+        self._probed = None
         self.stop_regularisers()
         if self._tap is not None:
             self._tap.remove()

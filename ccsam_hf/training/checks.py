@@ -26,6 +26,7 @@ from .running import RunningUnit
 def check_trainer(trainer: Trainer) -> None:
     """Options of the stock Trainer that would bypass or silently change the perturbed loss."""
     args = trainer.args
+    check_milestones(args)
     if args.label_smoothing_factor != 0:
         raise ValueError(
             f"label_smoothing_factor={args.label_smoothing_factor} would bypass the perturbation: set it to 0 and "
@@ -56,6 +57,16 @@ def check_trainer(trainer: Trainer) -> None:
     if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
         raise ValueError("DeepSpeed and FSDP are not supported: use DDP (`accelerate launch --multi_gpu`).")
     _check_model(trainer.model, args)
+
+
+def check_milestones(args: Any) -> None:
+    """Refuse milestones of the learning rate that the run never reaches; those of a run by steps are taken as given."""
+    late = [epoch for epoch in args.lr_milestones or () if epoch >= args.num_train_epochs]
+    if late and args.max_steps <= 0:
+        raise ValueError(
+            f"lr_milestones={args.lr_milestones}: {late[0]:g} is not reached in {args.num_train_epochs:g} epochs; "
+            "lower it or leave it out."
+        )
 
 
 def _check_model(model: Any, args: TrainingArguments) -> None:

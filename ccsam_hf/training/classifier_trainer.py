@@ -14,7 +14,7 @@ from transformers.trainer_utils import TrainOutput
 from ..data.counts import labels_of
 from ..data.samplers import SAMPLING_SCHEMES, ClassSampler
 from ..losses import Target
-from ..models import fold_classifier, installed_head, replace_classifier
+from ..models import fold_classifier, installed_head
 from .arguments import ClassifierTrainingArguments
 from .base import LongTailedTrainer
 from .checks import check_trainer
@@ -54,6 +54,11 @@ class ClassifierTrainer(LongTailedTrainer):
         rule = build_rule(self.args)
         if isinstance(rule, ClosedRule):
             return self._solve(rule, bool(resume_from_checkpoint))
+        if self.args.max_steps <= 0 and self.args.num_train_epochs <= 0:
+            raise ValueError(
+                f"num_train_epochs={self.args.num_train_epochs:g} would leave stage 1 as it is and call "
+                "it stage 2: train at least one epoch, or leave stage 2 out."
+            )
         if self.model_init is None:
             # Here already, because a checkpoint is read into the model before the first call of `resolve`.
             self._install_head(rule)
@@ -101,7 +106,7 @@ class ClassifierTrainer(LongTailedTrainer):
         check_trainer(self)
         head = self._find_head()
         if head.kind == "linear":
-            replace_classifier(self.model, rule.head_kind, head.name)
+            self._replace_head(rule.head_kind, head)
 
     def training_prior(self) -> str | None:
         plain = self.args.loss == "cross_entropy" and self.loss.weighting is None

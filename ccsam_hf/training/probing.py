@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from torch import nn
 from torch.utils.data import IterableDataset
 from transformers import DataCollatorWithPadding, PreTrainedModel, default_data_collator
 from transformers.trainer_utils import RemoveColumnsCollator
 
 from ..data import check_label_order, found_label_column, labels_of, readable_labels
-from ..models import ClassifierHead, find_classifier
+from ..models import ClassifierHead, find_classifier, replace_classifier
 from .label_range import LabelRange
 from .ordering import OrderedTrainer
 
@@ -20,6 +21,7 @@ class ProbingTrainer(OrderedTrainer):
     """Refuses data sets and collators that cannot train the model, and finds the model's classifier by running it."""
 
     _outputs: int | None = None
+    _probed: tuple[nn.Module, ClassifierHead] | None = None
     _labels: tuple[Any, np.ndarray] | None = None
 
     def num_outputs(self) -> int:
@@ -54,6 +56,20 @@ class ProbingTrainer(OrderedTrainer):
         return [str(names[label]) for label in sorted(names, key=int)]
 
     def _find_head(self) -> ClassifierHead:
+        """The classifier, found by running the model once per training."""
+        if self._probed is not None:
+            model, head = self._probed
+            if model is self.model and dict(model.named_modules()).get(head.name) is head.module:
+                return head
+        head = self._probe()
+        self._probed = self.model, head
+        return head
+
+    def _replace_head(self, kind: str, head: ClassifierHead, **options: Any) -> None:
+        """Put a classifier of another kind in the place of ``head``; it needs no probe of its own."""
+        self._probed = self.model, ClassifierHead(head.name, replace_classifier(self.model, kind, head.name, **options))
+
+    def _probe(self) -> ClassifierHead:
         batch = self._prepare_inputs(self._first_batch(2))
         if "labels" not in batch:
             raise ValueError(

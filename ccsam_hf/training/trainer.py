@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..losses import REDUCTIONS, Target
-from ..models import replace_classifier
 from .arguments import CCSAMTrainingArguments
 from .base import LongTailedTrainer
 from .checks import check_trainer
@@ -84,7 +83,7 @@ class CCSAMTrainer(LongTailedTrainer):
         head = self._find_head()
         wanted = self.args.classifier
         if head.kind == "linear" and wanted != "linear":
-            replace_classifier(self.model, wanted, head.name, **self.args.classifier_options())
+            self._replace_head(wanted, head, **self.args.classifier_options())
         elif "linear" not in (wanted, head.kind) and head.kind != wanted:
             raise ValueError(
                 f"classifier={wanted!r}, but the model's is of kind {head.kind!r} already: leave classifier out, or "

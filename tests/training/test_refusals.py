@@ -132,6 +132,19 @@ def test_the_wrong_arguments_class(toy, tmp_path) -> None:
     [
         (lambda d: CCSAMTrainingArguments(d, flat_weight=1.5), "flat_weight must lie in 0..1"),
         (lambda d: CCSAMTrainingArguments(d, mixup_alpha=-1.0), "mixup_alpha must be at least 0"),
+        (lambda d: CCSAMTrainingArguments(d, mixup_alpha=float("inf")), "mixup_alpha must be at least 0 and finite"),
+        (lambda d: CCSAMTrainingArguments(d, weight_decay=float("nan")), "weight_decay must be a finite number"),
+        (lambda d: ClassifierTrainingArguments(d, weight_decay=-0.1), "weight_decay must be a finite number"),
+        (
+            lambda d: CCSAMTrainingArguments(d, lr_milestones=[1.0], lr_decay=float("nan")),
+            "lr_decay must be a finite number above 0, got nan",
+        ),
+        (lambda d: CCSAMTrainingArguments(d, lr_milestones=[1.0, 1.0]), "names an epoch twice"),
+        (lambda d: CCSAMTrainingArguments(d, lr_milestones=[float("nan")]), "lr_milestones must be finite epochs"),
+        (
+            lambda d: CCSAMTrainingArguments(d, gradient_accumulation_steps=0),
+            "gradient_accumulation_steps must be at least 1, got 0",
+        ),
         (lambda d: CCSAMTrainingArguments(d, lr_decay=0.01), "lr_decay has no effect without lr_milestones"),
         (
             lambda d: CCSAMTrainingArguments(d, lr_milestones=[1.0], lr_scheduler_type="cosine"),
@@ -144,6 +157,34 @@ def test_the_wrong_arguments_class(toy, tmp_path) -> None:
 def test_arguments(tmp_path, make, message) -> None:
     with pytest.raises(ValueError, match=message):
         make(str(tmp_path))
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_milestones_beyond_the_run(toy, tmp_path, stage) -> None:
+    with pytest.raises(ValueError, match="2 is not reached in 2 epochs"):
+        toy.trainer(tmp_path, stage=stage, lr_milestones=[1.0, 2.0]).train()
+
+
+def test_a_second_stage_without_training(toy, tmp_path) -> None:
+    with pytest.raises(ValueError, match="num_train_epochs=0 would leave stage 1 as it is"):
+        toy.trainer(tmp_path, stage=2, num_train_epochs=0).train()
+
+
+@pytest.mark.parametrize(
+    ("stage", "options"),
+    [(1, {}), (1, {"classifier": "cosine"}), (2, {"rule": "crt"}), (2, {"rule": "lws"}), (2, {"rule": "ncm"})],
+)
+def test_the_classifier_is_looked_for_once(toy, tmp_path, monkeypatch, stage, options) -> None:
+    from ccsam_hf.training import probing
+
+    calls = []
+    find = probing.find_classifier
+    monkeypatch.setattr(probing, "find_classifier", lambda *given: calls.append(given) or find(*given))
+    trainer = toy.trainer(tmp_path, stage=stage, **{"num_train_epochs": 1, **options})
+    trainer.train()
+    assert len(calls) == 1
+    trainer.train()
+    assert len(calls) == 2
 
 
 def test_only_two_inherited_defaults_differ(tmp_path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,12 +59,27 @@ class LongTailedTrainingArguments(TrainingArguments):
         super().__post_init__()
         if isinstance(self.loss_args, str):
             self.loss_args = json.loads(self.loss_args)
+        self._check_numbers()
         self._check_averaging()
         self.shots()
         if self.lr_milestones is None and self.lr_decay != 0.1:
             raise ValueError("lr_decay has no effect without lr_milestones; set both or neither.")
         if self.lr_milestones is not None and self.lr_scheduler_type != "linear":
             raise ValueError("lr_milestones replaces the scheduler: leave lr_scheduler_type at its default with it.")
+
+    def _check_numbers(self) -> None:
+        """Refuse values that torch and transformers would train with without a word."""
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be a finite number of at least 0, got {self.weight_decay}.")
+        if self.gradient_accumulation_steps < 1:
+            raise ValueError(f"gradient_accumulation_steps must be at least 1, got {self.gradient_accumulation_steps}.")
+        if not 0 < self.lr_decay < math.inf:
+            raise ValueError(f"lr_decay must be a finite number above 0, got {self.lr_decay}.")
+        milestones = self.lr_milestones or []
+        if not all(0 <= epoch < math.inf for epoch in milestones):
+            raise ValueError(f"lr_milestones must be finite epochs of at least 0, got {milestones}.")
+        if len(set(milestones)) < len(milestones):
+            raise ValueError(f"lr_milestones={milestones} names an epoch twice: name each once.")
 
     def _check_averaging(self) -> None:
         if self.averaging_start is None:

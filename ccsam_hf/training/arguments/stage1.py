@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,8 +107,8 @@ class CCSAMTrainingArguments(LongTailedTrainingArguments):
             raise ValueError(f"flat_weight must lie in 0..1, got {self.flat_weight}.")
         if not 0 <= self.radius_momentum < 1:
             raise ValueError(f"radius_momentum must lie in 0..1 (1 excluded), got {self.radius_momentum}.")
-        if self.mixup_alpha < 0:
-            raise ValueError(f"mixup_alpha must be at least 0, got {self.mixup_alpha}.")
+        if not 0 <= self.mixup_alpha < math.inf:
+            raise ValueError(f"mixup_alpha must be at least 0 and finite, got {self.mixup_alpha}.")
 
     def classifier_options(self) -> dict[str, Any]:
         """``classifier_args`` as a mapping."""
