@@ -34,10 +34,10 @@ class LongTailedLoss(nn.Module):
     `.to(device)` and adds nothing to a checkpoint. `register_loss` gives it a name.
 
     A loss that also looks at the features, as contrastive losses do, sets `needs_features = True`. Whoever calls it
-    then passes `features`, the classifier's inputs [B, D], to `forward` and to `regulariser`: a trainer hands over
-    what its feature hook caught in the clean forward pass, not detached, so that the backbone learns from them. A
-    term with a value for each sample belongs in `per_label`; a term that compares the samples of a batch belongs in
-    `regulariser`, with `couples_batch = True`.
+    passes `features`, the classifier's inputs [B, D], to `forward`, to `regulariser` and to `logit_gradient`, in
+    evaluation too; not detached, so that the backbone learns from them. A term with a value for each sample belongs
+    in `per_label`; a term that compares the samples of a batch belongs in `regulariser`, with `couples_batch = True`.
+    Trainers that do not pass features stop at the first batch of such a loss, by the error of `forward`.
 
     Args:
         num_classes: C.
@@ -138,7 +138,7 @@ class LongTailedLoss(nn.Module):
             raise ValueError(f"{type(self).__name__} needs the classifier's inputs [batch, width]: pass features=")
         assert draw is None or self.draws_noise, f"{type(self).__name__} has no use for a draw"
         wide = logits if self.keeps_precision else full_precision(logits)
-        extra = {"features": features} if self.needs_features else {}
+        extra = {"features": features} if self.needs_features and features is not None else {}
         return target.mix(lambda labels: self.per_label(wide, labels, draw, **extra))
 
     def check_target(self, target: Target) -> None:
