@@ -169,8 +169,8 @@ def _rows() -> Iterator[PrintedRow]:
             for ratio, value in zip(RATIOS, _numbers(column), strict=True):
                 if value is not None:
                     yield PrintedRow(1, title, benchmark, "cifar_resnet32", ratio, value)
-    for title, value in _cells(_TABLE_2):
-        yield PrintedRow(2, title, "places-lt", "resnet152", overall=float(value))
+    for title, figure in _cells(_TABLE_2):
+        yield PrintedRow(2, title, "places-lt", "resnet152", overall=float(figure))
     for title, place, column in _cells(_TABLE_3):
         benchmark, network = place.split()
         many, medium, few, overall = _numbers(column)

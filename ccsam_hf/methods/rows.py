@@ -115,7 +115,9 @@ CCSAM = Method(
     {"rule": "adversarial"},
     settings=(*STAGE1_SETTINGS, *STAGE2_SETTINGS),
     paper=printed("CC-SAM"),
-    note=f"{RADIUS_NOTE} The authors advise --augmentation autoaugment_cutout.",
+    note=f"{RADIUS_NOTE} The authors advise --augmentation autoaugment_cutout. Eq. 8's gradient factor gave rare "
+    "classes the smaller radius on every fitted network measured so far; --perturbation ccsam_count goes by the "
+    "counts alone.",
 )
 CCSAM_RELEASED = Method(
     "ccsam_released",
