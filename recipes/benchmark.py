@@ -7,7 +7,7 @@ mean ± standard deviation over seeds beside the paper's figures; rows that have
 grid, ``python -m ccsam_hf methods`` the methods. Same as ``python -m ccsam_hf benchmark``.
 """
 
-from ccsam_hf.__main__ import run_command
+from ccsam_hf.cli import run_command
 
 if __name__ == "__main__":
     run_command("benchmark")

@@ -16,7 +16,7 @@ advise: ``--augmentation autoaugment_cutout``. Settings: ccsam_hf/experiment/cif
 cifar``.
 """
 
-from ccsam_hf.__main__ import run_command
+from ccsam_hf.cli import run_command
 
 if __name__ == "__main__":
     run_command("cifar")

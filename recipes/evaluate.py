@@ -8,7 +8,7 @@ The model may be a folder or Hub id of this package, of timm or of transformers.
 `--compare_with OTHER/evaluation` tests the difference between two checkpoints on the same images.
 """
 
-from ccsam_hf.__main__ import run_command
+from ccsam_hf.cli import run_command
 
 if __name__ == "__main__":
     run_command("evaluate")

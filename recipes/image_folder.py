@@ -14,7 +14,7 @@ paper has no such row; time and accuracy depend on your images. Settings: ccsam_
 ``python -m ccsam_hf folder``.
 """
 
-from ccsam_hf.__main__ import run_command
+from ccsam_hf.cli import run_command
 
 if __name__ == "__main__":
     run_command("folder")

@@ -15,7 +15,7 @@ batch size and SGD 0.9; epochs (90 + 10), lr 0.1, cosine, weight decay 5e-4 and 
 (Kang et al., ICLR 2020). Settings: ccsam_hf/experiment/imagenet.py; the same as ``python -m ccsam_hf imagenet``.
 """
 
-from ccsam_hf.__main__ import run_command
+from ccsam_hf.cli import run_command
 
 if __name__ == "__main__":
     run_command("imagenet")

@@ -16,7 +16,7 @@ weight decay 1e-4 are the field's practice (Kang et al., ICLR 2020). Settings: c
 same as ``python -m ccsam_hf inaturalist``.
 """
 
-from ccsam_hf.__main__ import run_command
+from ccsam_hf.cli import run_command
 
 if __name__ == "__main__":
     run_command("inaturalist")

@@ -17,7 +17,7 @@ another. Epochs (30 + 10), lr 0.01, cosine and weight decay 5e-4 are the field's
 Settings: ccsam_hf/experiment/places.py; the same as ``python -m ccsam_hf places``.
 """
 
-from ccsam_hf.__main__ import run_command
+from ccsam_hf.cli import run_command
 
 if __name__ == "__main__":
     run_command("places")

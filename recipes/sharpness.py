@@ -7,7 +7,7 @@ command is repeated, point by point. On 2 CPU cores, ResNet-32: a landscape of 2
 minutes, 50 noise levels x 5 seeds of the classifier on 10,000 images 48 s (commands and conditions: sharpness.md).
 """
 
-from ccsam_hf.__main__ import run_command
+from ccsam_hf.cli import run_command
 
 if __name__ == "__main__":
     run_command("sharpness")

@@ -25,7 +25,8 @@ LEVEL = {
     "experiment": 6,
     "study": 7,
     "sharpness": 7,
-    "__main__": 8,
+    "cli": 8,
+    "__main__": 9,
     "recipes": 8,
     "__init__": 9,
 }

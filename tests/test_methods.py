@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification
 
-from ccsam_hf.__main__ import run_command
+from ccsam_hf.cli import run_command
 from ccsam_hf.data import BENCHMARKS
 from ccsam_hf.losses import LOSSES, build_loss
 from ccsam_hf.losses.reduction import DEFAULT_BETA

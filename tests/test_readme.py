@@ -39,6 +39,6 @@ def test_named_files_exist(path: str) -> None:
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"python -m ccsam_hf (\w+)", README))))
 def test_named_commands_exist(command: str) -> None:
-    from ccsam_hf.__main__ import COMMANDS
+    from ccsam_hf.cli import COMMANDS
 
     assert command in COMMANDS

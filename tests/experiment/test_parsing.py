@@ -2,7 +2,7 @@
 
 import pytest
 
-from ccsam_hf.__main__ import COMMANDS, run_command
+from ccsam_hf.cli import COMMANDS, run_command
 from ccsam_hf.experiment import BenchmarkOptions, help_text, parse_settings
 from ccsam_hf.experiment.cifar import RECIPE as CIFAR
 from ccsam_hf.experiment.folder import RECIPE as FOLDER

@@ -12,7 +12,7 @@ import torch
 import yaml
 from transformers import pipeline
 
-from ccsam_hf.__main__ import COMMANDS
+from ccsam_hf.cli import COMMANDS
 from ccsam_hf.data import load_benchmark
 from ccsam_hf.evaluation import Predictions
 from ccsam_hf.experiment.smoke_data import PLACES, class_picture
