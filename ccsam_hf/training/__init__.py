@@ -9,7 +9,7 @@ from .arguments import (
 )
 from .base import LongTailedTrainer
 from .classifier_trainer import ClassifierTrainer
-from .rules import RULES, Rule
+from .rules import RULES, Rule, register_rule
 from .steps import PERTURBATION_OPTIONS, PRESETS
 from .trainer import CCSAMTrainer
 
@@ -27,4 +27,5 @@ __all__ = [
     "adversarial_features",
     "default_options",
     "progressive_weight",
+    "register_rule",
 ]

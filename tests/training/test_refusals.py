@@ -41,7 +41,7 @@ OPTIONS = [
     (1, {"gradient_checkpointing": True}, "moves BatchNorm's running statistics twice"),
     (1, {"train_dataset": []}, "training set is empty"),
     (2, {"train_dataset": []}, "training set is empty"),
-    (2, {"rule": "magic"}, "rule='magic' is not known"),
+    (2, {"rule": "magic"}, "Unknown rule 'magic'"),
     (2, {"rule": "crt", "adversarial_scale": 1.0}, "adversarial_scale=1.0: no effect with rule='crt'"),
     (2, {"adversarial_scale": 1.0, "relative_adversarial_scale": 1.0}, "not both"),
     (2, {"adversarial_scale": -1.0}, "adversarial_scale must be a finite number"),

@@ -228,3 +228,29 @@ def test_a_class_without_images_has_no_mean(toy, tmp_path) -> None:
     trainer = toy.trainer(tmp_path, stage=2, rule="ncm", train_dataset=data, class_counts=toy.counts)
     with pytest.raises(ValueError, match=r"Classes \[2\] have no training image"):
         trainer.train()
+
+
+def test_an_own_rule_by_name(toy, tmp_path, monkeypatch) -> None:
+    from ccsam_hf.training import Rule, register_rule
+
+    monkeypatch.setattr(RULES, "_parts", dict(RULES))
+
+    @register_rule("halved")
+    class Halved(Rule):
+        def objective(self, step):
+            return super().objective(step) / 2
+
+    def moved(rule: str) -> dict:
+        trainer = toy.trainer(tmp_path, stage=2, rule=rule, max_steps=1, optim_args="momentum=0.0")
+        before = toy.weights(trainer)
+        trainer.train()
+        return {n: v - before[n] for n, v in toy.weights(trainer).items() if v.is_floating_point()}
+
+    whole, half = moved("crt"), moved("halved")
+    assert any(v.any() for v in whole.values())
+    for name, value in whole.items():
+        torch.testing.assert_close(half[name], value / 2, rtol=1e-3, atol=1e-6)
+    with pytest.raises(ValueError, match="registered already"):
+        register_rule("crt")(Halved)
+    with pytest.raises(ValueError, match="A rule is a class derived from"):
+        register_rule("other")(dict)
