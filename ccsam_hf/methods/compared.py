@@ -119,7 +119,7 @@ FOCAL_ROW = Method(
         Setting(
             "stage1.loss_args.gamma",
             2.0,
-            "the best in Lin et al., Table 1b; how the tables' row was trained stands in no source",
+            "the default of Lin et al., ICCV 2017; how the tables' row was trained stands in no source",
             chosen=True,
         ),
     ),

@@ -79,7 +79,7 @@ LDAM-DRW + SAM   | inat2018 resnet50           | 64.1 70.5 71.2 70.1
 GCL              | inat2018 resnet50           | -    -    -    72.0
 CC-SAM           | inat2018 resnet50           | 65.4 70.9 72.2 70.9
 """
-# Open set: many, medium, few and F-measure on ImageNet-LT, then on Places-LT.
+# Open set: many, medium, few and F-measure on ImageNet-LT, then on Places-LT, whose backbone only Table 3 names.
 _TABLE_4 = """
 CE          | 40.1 10.4  0.4 .295 | 45.9 22.4  0.4 .366
 Lifted loss | 34.8 29.3 17.4 .374 | 41.0 35.2 23.8 .459
