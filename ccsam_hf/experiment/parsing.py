@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
@@ -125,7 +126,19 @@ class FlagParser(HfArgumentParser):
         for name, value in vars(found).items():
             if value == [None]:
                 setattr(found, name, None)
+        if getattr(found, "loss_args", None) is not None:
+            _check_mapping(f"{self.flag_prefix}loss_args", found.loss_args)
         return found
+
+
+def _check_mapping(flag: str, value: Any) -> None:
+    """ValueError unless the value is a mapping, or the JSON text of one."""
+    try:
+        content = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        content = None
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{flag} {value}: names and values are needed, as JSON: '{{\"gamma\": 2}}'.")
 
 
 def _or_none(convert: Any) -> Any:
@@ -155,6 +168,10 @@ def parse_settings(defaults: Mapping[str, Mapping[str, Any]], argv: Sequence[str
     )
     benchmark, stage1 = _built("benchmark", found), _built("stage1", found)
     folder = Path(str(stage1.output_dir))
+    if folder.is_file():
+        raise ValueError(f"--output_dir {folder} is a file; name a folder.")
+    if benchmark.input_size is not None and benchmark.input_size < 1:
+        raise ValueError(f"--input_size {benchmark.input_size}: at least 1 pixel is needed.")
     if source.smoke and benchmark.benchmark != "digits-lt" and benchmark.data_dir is benchmark.hub_dataset is None:
         benchmark = replace(benchmark, data_dir=str(folder / "images"))
     inherited = {name: getattr(stage1, name) for name in INHERITED}

@@ -20,6 +20,18 @@ OPTIONS: dict[str, type] = {
 }
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses a key given twice, of which PyYAML silently keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def option_names(section: str) -> set[str]:
     """Names of the options of a section."""
     return {f.name for f in fields(OPTIONS[section]) if f.init}
@@ -28,7 +40,7 @@ def option_names(section: str) -> set[str]:
 def read_sections(path: str) -> dict[str, dict[str, Any]]:
     """A YAML file of sections; ValueError when it cannot be read or is something else."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"--config {path} cannot be read: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(section or {}, dict) for section in content.values()):
@@ -43,10 +55,12 @@ def merged(*sources: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
         for section, values in source.items():
             if section not in result:
                 raise ValueError(f"There is no section {section!r}; the sections are {', '.join(OPTIONS)}.")
-            known = option_names(section)
-            for name in values:
+            known = {f.name: f.default for f in fields(OPTIONS[section]) if f.init}
+            for name, value in values.items():
                 if name not in known:
-                    raise ValueError(f"Section {section!r} has no option {name!r}; {near(name, known)}.")
+                    raise ValueError(f"Section {section!r} has no option {name!r}; {near(name, set(known))}.")
+                if type(known[name]) in (int, float) and isinstance(value, list | dict):
+                    raise ValueError(f"Section {section!r}: {name} is one number, not {value}.")
             result[section] |= values
     return result
 

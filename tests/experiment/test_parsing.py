@@ -163,3 +163,28 @@ def test_a_method_takes_the_values_published_for_the_benchmark(tmp_path, recipe,
     settings = parsed(tmp_path, "--method", "mislas", *flags.split(), recipe=recipe)
     assert settings.stage2.loss_args == dict(zip(("epsilon_head", "epsilon_tail"), smoothing, strict=True))
     assert settings.stage1.mixup_alpha == mixup
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--loss_args", "[1]"], "--loss_args"),
+        (["--loss_args", "{gamma: 2"], "--loss_args {gamma: 2: names and values are needed"),
+        (["--stage2.loss_args", "[1]"], "--stage2.loss_args"),
+        (["--output_dir", "{folder}/file"], "is a file; name a folder"),
+        (["--input_size", "0"], "--input_size 0: at least 1 pixel"),
+        (["--config", "{folder}/list.yaml"], "learning_rate is one number, not [1, 2]"),
+        (["--config", "{folder}/twice.yaml"], "'seed' is given twice"),
+    ],
+)
+def test_wrong_values_are_one_line_with_the_name_of_the_flag(tmp_path, capsys, words, message) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    (tmp_path / "list.yaml").write_text("stage1:\n  learning_rate: [1, 2]\n", encoding="utf-8")
+    (tmp_path / "twice.yaml").write_text("stage1:\n  seed: 1\n  seed: 2\n", encoding="utf-8")
+    filled = [word.replace("{folder}", str(tmp_path)) for word in words]
+    with pytest.raises(SystemExit) as stopped:
+        run_command("digits", ["--smoke", "--use_cpu", "true", "--output_dir", str(tmp_path / "run"), *filled])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
