@@ -50,6 +50,8 @@ def check_settings(settings: Settings) -> None:
 
 def check_folder(settings: Settings, stages: Sequence[Stage]) -> None:
     """ValueError when a new run would mix its checkpoints with those of another."""
+    if settings.folder.exists() and not settings.folder.is_dir():
+        raise ValueError(f"--output_dir {settings.folder} is a file: name a folder, it need not exist.")
     used = [] if resuming(settings.stage1) else [stage.folder for stage in stages if stage.has_checkpoint()]
     if used:
         raise ValueError(

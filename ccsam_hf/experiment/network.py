@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from transformers import AutoModelForImageClassification, PreTrainedModel, set_seed
 
@@ -26,12 +27,17 @@ def new_network(options: BenchmarkOptions, data: Benchmark, seed: int) -> PreTra
     prepared: dict[str, Any] = {"input_size": options.input_size}
     if options.benchmark != OWN_IMAGES:
         prepared = {
-            "input_size": options.input_size or record.input_size,
+            "input_size": record.input_size if options.input_size is None else options.input_size,
             "mean": record.mean,
             "std": record.std,
             "crop_pct": record.crop_pct,
             "interpolation": record.interpolation,
         }
+    if options.pretrained and not timm.is_model_pretrained(options.model):
+        raise ValueError(
+            f"--pretrained true: timm has no weights for --model {options.model}. Train it from scratch by "
+            "--pretrained false, or choose another --model."
+        )
     return create_model(
         options.model, data.num_classes, label_names=data.label_names, pretrained=options.pretrained, **prepared
     )

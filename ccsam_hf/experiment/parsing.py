@@ -195,7 +195,7 @@ def _method_sections(
         values.num_train_epochs,
         milestones=values.lr_milestones is not None,
         benchmark=data.benchmark,
-        imbalance_ratio=data.imbalance_ratio or (None if record is None else record.imbalance_ratio),
+        imbalance_ratio=record.imbalance_ratio if data.imbalance_ratio is None and record else data.imbalance_ratio,
     )
 
 

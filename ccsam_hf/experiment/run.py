@@ -80,6 +80,8 @@ class Experiment:
     def run(self) -> dict[str, Any]:
         """All stages that are not finished, then what the run leaves."""
         self._announce()
+        # Before the later stages are checked, whose message would blame the stage for a wrong --augmentation.
+        self._views_of(self.stages[0].args.seed)
         check_ahead(self.stages, self.network, self.trainer)
         if self.speaks:
             write_settings(self.settings)

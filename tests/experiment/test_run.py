@@ -148,6 +148,12 @@ def test_a_holdout_is_what_is_evaluated_and_is_said_everywhere(digits, tmp_path,
         (["--stage2.rule", "nonsense"], "Stage 2: Unknown rule 'nonsense'"),
         (["--radius_scale", "1", "--relative_radius", "1"], "radius_scale"),
         (["--augmentation", "blur"], "Unknown augmentation 'blur'"),
+        (["--imbalance_ratio", "0"], "ratio is largest over smallest class, at least 1: got 0"),
+        (["--input_size", "0"], "input_size must be one side"),
+        (
+            ["--pretrained", "true"],
+            "timm has no weights for --model cifar_resnet20. Train it from scratch by --pretrained",
+        ),
         (["--trainable_layers", "stage9"], "--trainable_layers stage9: the network has no such module; it has conv1"),
         (["--data_on_device", "--dataloader_num_workers", "2"], "leave --dataloader_num_workers at 0"),
         (["--data_on_device", "--input_size", "16"], "own size are held in memory; leave it out"),
@@ -159,6 +165,22 @@ def test_refused_before_training(digits, tmp_path, monkeypatch, flags, message) 
     with pytest.raises(ValueError) as caught:
         digits(tmp_path, *flags)
     assert message in str(caught.value)
+    assert "Stage 2" in message or "Stage 2" not in str(caught.value)
+
+
+def test_an_output_folder_that_is_a_file(digits, tmp_path) -> None:
+    file = tmp_path / "results"
+    file.write_text("mine", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"--output_dir \S+results is a file: name a folder"):
+        digits(file)
+    assert file.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_key_that_stands_twice_in_a_yaml_file(digits, tmp_path) -> None:
+    file = tmp_path / "twice.yaml"
+    file.write_text("stage1:\n  learning_rate: 0.1\n  learning_rate: 0.2\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"twice\.yaml cannot be read: .*'learning_rate' is given twice"):
+        digits(tmp_path / "run", "--config", str(file))
 
 
 def test_only_the_named_layers_are_trained(tmp_path) -> None:

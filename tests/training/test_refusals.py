@@ -131,6 +131,9 @@ def test_the_wrong_arguments_class(toy, tmp_path) -> None:
     ("make", "message"),
     [
         (lambda d: CCSAMTrainingArguments(d, flat_weight=1.5), "flat_weight must lie in 0..1"),
+        (lambda d: CCSAMTrainingArguments(d, loss_args="[1]"), r"loss_args='\[1\]' must map names to values"),
+        (lambda d: ClassifierTrainingArguments(d, loss_args="{gamma: 2"), "loss_args='{gamma: 2' is no JSON"),
+        (lambda d: CCSAMTrainingArguments(d, classifier_args=[1]), r"classifier_args=\[1\] must map names"),
         (lambda d: CCSAMTrainingArguments(d, mixup_alpha=-1.0), "mixup_alpha must be at least 0"),
         (lambda d: CCSAMTrainingArguments(d, mixup_alpha=float("inf")), "mixup_alpha must be at least 0 and finite"),
         (lambda d: CCSAMTrainingArguments(d, weight_decay=float("nan")), "weight_decay must be a finite number"),

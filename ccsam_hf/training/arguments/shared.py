@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import TrainingArguments
 
 from ...shots import ShotThresholds
+
+
+def read_mapping(name: str, value: Any) -> dict[str, Any] | None:
+    """Options by name, as a mapping or as JSON on the command line; ValueError for anything else."""
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError as error:
+        raise ValueError(f'{name}={value!r} is no JSON ({error}): write it as {{"NAME": VALUE}}.') from error
+    if found is not None and not isinstance(found, Mapping):
+        raise ValueError(f'{name}={value!r} must map names to values, as {{"NAME": VALUE}}.')
+    return None if found is None else dict(found)
 
 
 @dataclass
@@ -57,8 +69,7 @@ class LongTailedTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.loss_args, str):
-            self.loss_args = json.loads(self.loss_args)
+        self.loss_args = read_mapping("loss_args", self.loss_args)
         self._check_numbers()
         self._check_averaging()
         self.shots()

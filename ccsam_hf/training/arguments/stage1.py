@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from .shared import LongTailedTrainingArguments
+from .shared import LongTailedTrainingArguments, read_mapping
 
 # What a network may be trained with from the start; other kinds calibrate a trained one (stage 2).
 CLASSIFIERS = ("linear", "cosine", "tde", "reslt")
@@ -95,8 +94,7 @@ class CCSAMTrainingArguments(LongTailedTrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.classifier_args, str):
-            self.classifier_args = json.loads(self.classifier_args)
+        self.classifier_args = read_mapping("classifier_args", self.classifier_args)
         if self.classifier not in CLASSIFIERS:
             raise ValueError(f"classifier={self.classifier!r} is not known; choose one of {', '.join(CLASSIFIERS)}.")
         if self.classifier == "linear" and self.classifier_args:
