@@ -149,7 +149,7 @@ def test_a_holdout_is_what_is_evaluated_and_is_said_everywhere(digits, tmp_path,
         (["--radius_scale", "1", "--relative_radius", "1"], "radius_scale"),
         (["--augmentation", "blur"], "Unknown augmentation 'blur'"),
         (["--imbalance_ratio", "0"], "ratio is largest over smallest class, at least 1: got 0"),
-        (["--input_size", "0"], "input_size must be one side"),
+        (["--input_size", "0"], "--input_size 0: at least 1 pixel is needed"),
         (
             ["--pretrained", "true"],
             "timm has no weights for --model cifar_resnet20. Train it from scratch by --pretrained",
@@ -171,7 +171,7 @@ def test_refused_before_training(digits, tmp_path, monkeypatch, flags, message) 
 def test_an_output_folder_that_is_a_file(digits, tmp_path) -> None:
     file = tmp_path / "results"
     file.write_text("mine", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"--output_dir \S+results is a file: name a folder"):
+    with pytest.raises(ValueError, match=r"--output_dir \S+results is a file; name a folder"):
         digits(file)
     assert file.read_text(encoding="utf-8") == "mine"
 

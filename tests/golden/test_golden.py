@@ -14,6 +14,9 @@ SPEC.loader.exec_module(trajectories)
 CASES = trajectories.cases()
 STORED = json.loads(trajectories.STORED.read_text(encoding="utf-8"))
 
+# Some cases draw a classifier in float32, which another processor rounds otherwise (seen: 1.2e-7).
+RELATIVE = 5e-6
+
 
 def test_every_case_is_stored() -> None:
     assert set(STORED) == set(CASES), "run `python tests/golden/trajectories.py` to store the new cases"
@@ -24,4 +27,4 @@ def test_trajectory_is_the_stored_one(name: str) -> None:
     found, wanted = CASES[name](), STORED[name]
     for part in ("losses", "weights"):
         # Noise and fresh classifiers are drawn in float32, whose rounding differs between processors.
-        assert found[part] == pytest.approx(wanted[part], rel=1e-7, abs=1e-9), part
+        assert found[part] == pytest.approx(wanted[part], rel=RELATIVE, abs=1e-8), part
