@@ -41,14 +41,14 @@ from ccsam_hf.hub.environment import package_commit
 
 BACKBONE, PIXELS = "tf_efficientnet_lite0", 96
 EPOCHS, BATCH = 25, 128
-BASES = [{"learning_rate": lr, "weight_decay": wd} for lr in (0.01, 0.03, 0.1) for wd in (5e-4, 2e-3)]
+BASES = [{"learning_rate": lr, "weight_decay": wd} for lr in (0.001, 0.003, 0.01) for wd in (5e-4, 5e-3, 2e-2)]
 RADII = (0.0025, 0.005, 0.01, 0.02)
 MARGINS = (0.1, 0.2, 0.4, 0.8)
 TAUS = np.round(np.arange(-0.5, 2.01, 0.05), 2)
 TUNING_SEEDS, SEEDS = (100, 101, 102), tuple(range(8))
 
 ARMS = {
-    "A0 none": {},
+    "A0 none": {"perturbation": "none"},
     "A1 SAM on the classifier": {"perturbation": "sam", "perturbed_layers": "classifier"},
     "A2 random groups": {"perturbation": "random_groups"},
     "A3 classes, constant radius": {"perturbation": "ccsam_constant"},
@@ -57,7 +57,7 @@ ARMS = {
     "A6 Eq. 8, unbiased norms": {"perturbation": "ccsam", "gradient_norm": "unbiased"},
     "A7 Eq. 8, counts reversed": {"perturbation": "ccsam", "count_exponent": -0.25},
     "A8 random direction": {"perturbation": "ccsam_magnitude"},
-    "A9 margin": {"loss": "logit_margin"},
+    "A9 margin": {"perturbation": "none", "loss": "logit_margin"},
     "B0.5 count exponent 1/2": {"perturbation": "ccsam_count", "count_exponent": 0.5},
     "B1 count exponent 1": {"perturbation": "ccsam_count", "count_exponent": 1.0},
 }
@@ -179,7 +179,9 @@ def train(file: str, split: str, arm: str, options: dict, seed: int, head: str, 
 
     def figures(tau: float) -> dict[str, float]:
         right = (logits - tau * prior).argmax(1).eq(labels).double()
-        recall = torch.zeros(100, dtype=torch.double).index_add(0, labels, right) / torch.bincount(labels, minlength=100)
+        recall = torch.zeros(100, dtype=torch.double).index_add(0, labels, right) / torch.bincount(
+            labels, minlength=100
+        )
         return {"all": recall.mean().item(), **{name: recall[mask].mean().item() for name, mask in groups.items()}}
 
     radii = {name: value for name, value in logs[-1].items() if name.startswith(("radius", "logit_shift"))}
@@ -219,9 +221,7 @@ class Rows:
         if missing:
             folder = str(self.path.parent / "trainer")
             with ProcessPoolExecutor(self.workers, get_context("spawn")) as pool:
-                waiting = [
-                    pool.submit(train, str(self.file), s, a, o, n, h, folder) for s, a, o, n, h in missing
-                ]
+                waiting = [pool.submit(train, str(self.file), s, a, o, n, h, folder) for s, a, o, n, h in missing]
                 for future in tqdm(as_completed(waiting), f"runs, {missing[0][0]} split", len(waiting)):
                     self._add(future.result())
         return [self.done[key(*job)] for job in jobs]
@@ -259,7 +259,10 @@ def main() -> None:
     options = parser.parse_args()
     rows, head = Rows(options, extract(options)), options.head
 
-    tried = [(base, rows.run([("tuning", "A0 none", base, s, head) for s in TUNING_SEEDS])) for base in BASES]
+    tried = [
+        (base, rows.run([("tuning", "A0 none", {**base, **ARMS["A0 none"]}, s, head) for s in TUNING_SEEDS]))
+        for base in BASES
+    ]
     base = max(tried, key=lambda pair: best_tau(pair[1])[1])[0]
     print("base", base, [(b, round(100 * best_tau(r)[1], 2)) for b, r in tried])
 
