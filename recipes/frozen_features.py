@@ -41,7 +41,11 @@ from ccsam_hf.hub.environment import package_commit
 
 BACKBONE, PIXELS = "tf_efficientnet_lite0", 96
 EPOCHS, BATCH = 25, 128
-BASES = [{"learning_rate": lr, "weight_decay": wd} for lr in (0.001, 0.003, 0.01, 0.03) for wd in (5e-4, 5e-3, 2e-2)]
+BASES = [
+    {"learning_rate": lr, "weight_decay": wd}
+    for lr in (0.001, 0.003, 0.01, 0.03)
+    for wd in (5e-4, 5e-3, 2e-2, 5e-2, 0.1)
+]
 RADII = (0.0025, 0.005, 0.01, 0.02)
 MARGINS = (0.1, 0.2, 0.4, 0.8)
 TAUS = np.round(np.arange(-0.5, 2.01, 0.05), 2)
