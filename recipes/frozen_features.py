@@ -14,6 +14,7 @@ test set is met once a run, after the last epoch: as it stands and with that τ.
 by seed (initialisation and order of the images are common to all arms), with Student's intervals at 95 %.
 
 `rows.jsonl` holds a line a run and is only ever appended to; calling again goes on where the program stopped.
+`--table` trains nothing and writes table.md, contrasts.md and radii.png from the rows of --output_dir.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
+from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
@@ -37,7 +39,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
 import ccsam_hf as cc
-from ccsam_hf.hub.environment import package_commit
+from ccsam_hf.hub import package_commit
+from ccsam_hf.study.contrasts import paired_difference
 
 BACKBONE, PIXELS = "tf_efficientnet_lite0", 96
 EPOCHS, BATCH = 25, 128
@@ -253,14 +256,95 @@ def settings_of(arm: str) -> list[dict]:
     return [{"relative_radius": radius} for radius in RADII]
 
 
+def report(folder: Path, rows: list[dict], head: str) -> str:
+    """table.md, contrasts.md and radii.png of the rows of one head; returns both tables."""
+    own = [row for row in rows if row["head"] == head]
+    radii: dict[str, list[tuple[float, float]]] = {}
+    lines = [
+        "| arm | setting | τ | all | many | medium | few | with τ: all | many | medium | few | few/many radius |",
+        "| --- |" + " --- |" * 11,
+    ]
+    scores: dict[str, dict[str, dict[int, float]]] = {}
+    for arm in ARMS:
+        tuned: dict[str, list[dict]] = {}
+        for row in own:
+            if row["split"] == "tuning" and row["arm"] == arm:
+                tuned.setdefault(json.dumps(row["options"], sort_keys=True), []).append(row)
+        if not tuned:
+            continue
+        found = {setting: best_tau(part) for setting, part in tuned.items()}
+        setting = max(found, key=lambda name: found[name][1])
+        tau = found[setting][0]
+        radii[arm] = sorted((_swept(json.loads(name)), 100 * value) for name, (_, value) in found.items())
+        final = [r for r in own if r["split"] == "official" and r["arm"] == arm and r["seed"] in SEEDS
+                 and json.dumps(r["options"], sort_keys=True) == setting]  # fmt: skip
+        if not final:
+            continue
+        scores[arm] = {
+            "as it stands": {r["seed"]: 100 * r["plain"]["all"] for r in final},
+            "with τ": {r["seed"]: 100 * r["by_tau"][tau]["all"] for r in final},
+        }
+        cells = [_mean([100 * r["plain"][g] for r in final], g == "all") for g in ("all", "many", "medium", "few")]
+        cells += [
+            _mean([100 * r["by_tau"][tau][g] for r in final], g == "all") for g in ("all", "many", "medium", "few")
+        ]
+        ratios = [r["last_epoch"].get("radius_few_over_many") for r in final]
+        cells.append("–" if None in ratios else f"{np.mean(ratios):.2g}")
+        swept = _swept(json.loads(setting))
+        lines.append(f"| {arm} | {swept if swept else '–'} | {tau} | " + " | ".join(cells) + " |")
+    contrasts = ["| contrast | of | against | as it stands | with τ | seeds |", "| --- | --- | --- | --- | --- | --- |"]
+    for name, of, against in CONTRASTS:
+        if of in scores and against in scores:
+            parts = [paired_difference(scores[of][way], scores[against][way]) for way in ("as it stands", "with τ")]
+            shown = [f"{d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})" for d in parts if d is not None]
+            contrasts.append(
+                f"| {name} | {of} | {against} | {' | '.join(shown)} | {parts[0].seeds if parts[0] else 0} |"
+            )
+    tables = "\n".join(lines) + "\n", "\n".join(contrasts) + "\n"
+    suffix = "" if head == "linear" else f"-{head.replace(' ', '-')}"
+    for name, text in zip(("table", "contrasts"), tables, strict=True):
+        (folder / f"{name}{suffix}.md").write_text(text, encoding="utf-8")
+    _draw_radii(radii, folder / f"radii{suffix}.png")
+    return "\n".join(tables)
+
+
+def _swept(options: dict) -> float:
+    """Relative radius or mean margin of a setting; 0 where nothing is swept."""
+    return options.get("relative_radius") or options.get("loss_args", {}).get("mean_margin", 0.0)
+
+
+def _mean(values: list[float], spread: bool) -> str:
+    return f"{np.mean(values):.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if spread and len(values) > 1 else "")
+
+
+def _draw_radii(radii: dict[str, list[tuple[float, float]]], file: Path) -> None:
+    """Validation accuracy with τ over the relative radius, for each arm that has one."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for k, (arm, points) in enumerate(radii.items()):
+        if arm == "A0 none":
+            axes.axhline(max(value for _, value in points), color="0.5", linestyle="--", label=arm)
+        elif arm != "A9 margin":
+            axes.plot(*zip(*points, strict=True), "o^sDvPX<>*"[k % 10] + "-", color=f"C{k % 10}", label=arm)
+    axes.set(xscale="log", xlabel="mean relative radius", ylabel="validation accuracy with τ (%)")
+    axes.legend(fontsize="x-small", loc="lower left")
+    figure.savefig(file, dpi=150)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", required=True, help="folder of CIFAR-100's parquet files")
+    parser.add_argument("--data_dir", help="folder of CIFAR-100's parquet files")
     parser.add_argument("--weights", help="efficientnet-lite0's .pth file; default: timm's own weights")
     parser.add_argument("--output_dir", default="runs/frozen-features")
     parser.add_argument("--head", default="linear", choices=["linear", "two layers", "cosine"])
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at once, one thread each")
+    parser.add_argument("--table", action="store_true", help="write the tables of what is finished, train nothing")
     options = parser.parse_args()
+    if options.table:
+        print(report(Path(options.output_dir), list(Rows(options, Path()).done.values()), options.head))
+        return
+    if options.data_dir is None:
+        parser.error("--data_dir FOLDER, the folder of CIFAR-100's parquet files, is needed.")
     rows, head = Rows(options, extract(options)), options.head
 
     tried = [
