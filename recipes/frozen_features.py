@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -49,7 +50,7 @@ BASES = [
     for lr in (0.001, 0.003, 0.01, 0.03)
     for wd in (5e-4, 5e-3, 2e-2, 5e-2, 0.1)
 ]
-RADII = (0.0025, 0.005, 0.01, 0.02)
+RADII = (0.00125, 0.0025, 0.005, 0.01, 0.02)
 MARGINS = (0.1, 0.2, 0.4, 0.8)
 TAUS = np.round(np.arange(-0.5, 2.01, 0.05), 2)
 TUNING_SEEDS, SEEDS = (100, 101, 102), tuple(range(8))
@@ -325,7 +326,7 @@ def _draw_radii(radii: dict[str, list[tuple[float, float]]], file: Path) -> None
         if arm == "A0 none":
             axes.axhline(max(value for _, value in points), color="0.5", linestyle="--", label=arm)
         elif arm != "A9 margin":
-            axes.plot(*zip(*points, strict=True), "o^sDvPX<>*"[k % 10] + "-", color=f"C{k % 10}", label=arm)
+            axes.plot(*zip(*points, strict=True), "o^sDvPX<>*hd"[k] + "-", color=colormaps["tab20"](k), label=arm)
     axes.set(xscale="log", xlabel="mean relative radius", ylabel="validation accuracy with τ (%)")
     axes.legend(fontsize="x-small", loc="lower left")
     figure.savefig(file, dpi=150)
@@ -366,8 +367,6 @@ def main() -> None:
         chosen[arm] = max(tuned, key=lambda found: found[1])
         print(arm, [(t, round(100 * v, 2)) for t, v, _ in tuned])
     rows.run([("official", a, o, s, head) for s in SEEDS for a, (_, _, o) in chosen.items()])
-    # The whole sweep on the test set as well, for the curves; nothing is chosen there.
-    rows.run([("official", a, o, s, head) for s in SEEDS[:4] for (a, _), o in jobs.items()])
     summary = {a: {"tau": t, "validation": v, "options": o} for a, (t, v, o) in chosen.items()}
     (Path(options.output_dir) / f"chosen-{head.replace(' ', '-')}.json").write_text(
         json.dumps(summary, indent=1) + "\n", encoding="utf-8"
