@@ -57,8 +57,8 @@ RUNS = {
 }
 NEXT = """What to type next:
   accelerate launch recipes/image_folder.py --data_dir YOUR_FOLDER    your own images: a folder for each class
-  python -m ccsam_hf evaluate --model {model} --benchmark digits-lt --output_dir runs/evaluation
-  python -m ccsam_hf push {model} YOUR_NAME/digits-lt    publish it on the Hub (after hf auth login)"""
+  ccsam-hf predict {model} YOUR_IMAGES --out predictions.csv    its best labels for each image of a folder
+  ccsam-hf push {model} YOUR_NAME/digits-lt    publish it on the Hub (after hf auth login)"""
 
 
 def main(argv: list[str]) -> None:

@@ -91,7 +91,7 @@ def test_the_digits_show_four_rows_with_mean_and_spread_over_the_seeds(run) -> N
     card = " ".join((folder / "seed0/ccsam/model/README.md").read_text(encoding="utf-8").split())
     assert all(f"{method}, mean ± standard deviation of seeds 0, 1, 2: overall" in card for method in ROWS)
     assert (folder / "gain.png").stat().st_size > 5000
-    for command in re.findall(r"(?:python -m ccsam_hf|recipes)[ /](\w+)", printed.partition("What to type next")[2]):
+    for command in re.findall(r"(?:ccsam-hf |recipes/)(\w+)", printed.partition("What to type next")[2]):
         assert command in COMMANDS or (RECIPES / f"{command}.py").is_file()
 
 
