@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.func import functional_call
+from torch.utils.data import Dataset
 
 from ccsam_hf.models import create_model, replace_classifier
 
@@ -239,6 +240,19 @@ def test_compiled_equals_eager(toy, tmp_path, options) -> None:
     close(toy, trained(toy, tmp_path, **options), compiled)
 
 
+class Unreadable(Dataset):
+    """Items whose labels nobody knows beforehand."""
+
+    def __init__(self, items: list[dict]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.items[int(index)]
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -255,7 +269,7 @@ def test_accumulation_adds_up(toy, tmp_path, options) -> None:
     order = [int(draw) for draw in accumulated.sampler]
     halves = []
     for half in (order[:16], order[16:]):
-        data = [toy.images()[i] for i in half]
+        data = Unreadable([toy.images()[i] for i in half])  # whose counts are those of the whole set
         alone = toy.trainer(tmp_path, train_dataset=data, class_counts=toy.counts, **options)
         halves.append((toy.weights(alone), alone))
         alone.train()
