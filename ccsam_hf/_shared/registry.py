@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
+
+from .choices import nearest
 
 Part = TypeVar("Part")
 
@@ -51,6 +52,6 @@ class Registry(Mapping[str, Part], Generic[Part]):
         """The part of that name; ValueError with the nearest names and all of them."""
         if name in self._parts:
             return self._parts[name]
-        near = difflib.get_close_matches(str(name), self._parts, n=1)
-        meant = f"did you mean {near[0]!r}? " if near else ""
+        near = nearest(name, self._parts)
+        meant = f"did you mean {near!r}? " if near else ""
         raise ValueError(f"Unknown {self.kind} {name!r}: {meant}Choose one of {', '.join(self._parts)}.")
