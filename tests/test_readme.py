@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 sys.path.insert(0, str(ROOT / "tests" / "hub"))
 
 from local_hub import LocalHub, hub_environment  # noqa: E402
@@ -22,7 +22,13 @@ def test_the_program_runs(tmp_path) -> None:
     with LocalHub() as hub:
         environment = {**os.environ, **hub_environment(hub.url, str(tmp_path / "home")), "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
-            [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            encoding="utf-8",
         )
         assert done.returncode == 0, done.stderr[-3000:]
         (published,) = [repo.files() for repo in hub.repos.values()]

@@ -34,7 +34,7 @@ def test_published_group_sizes(benchmark: str, strict: tuple[int, ...], inclusiv
     path = SPLITS / f"{benchmark}_train_class_counts.json"
     if not path.exists():
         pytest.skip("the field's split lists are not beside this checkout")
-    counts = json.loads(path.read_text())
+    counts = json.loads(path.read_text(encoding="utf-8"))
     assert tuple(int(mask.sum()) for mask in ShotThresholds().masks(counts).values()) == strict
     masks = ShotThresholds(boundaries="inclusive").masks(counts)
     assert tuple(int(mask.sum()) for mask in masks.values()) == inclusive
@@ -44,7 +44,9 @@ def test_places_group_sizes() -> None:
     path = SPLITS / "Places_LT_train.txt"
     if not path.exists():
         pytest.skip("the field's split lists are not beside this checkout")
-    counts = torch.bincount(torch.tensor([int(line.split()[-1]) for line in path.read_text().splitlines()]))
+    counts = torch.bincount(
+        torch.tensor([int(line.split()[-1]) for line in path.read_text(encoding="utf-8").splitlines()])
+    )
     assert [int(mask.sum()) for mask in ShotThresholds().masks(counts).values()] == [131, 163, 71]
     inclusive = ShotThresholds(boundaries="inclusive").masks(counts)
     assert [int(mask.sum()) for mask in inclusive.values()] == [132, 156, 77]

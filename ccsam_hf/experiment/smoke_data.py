@@ -67,7 +67,9 @@ def _write_lists(benchmark: str, folder: Path) -> None:
         "test": _entries([TESTS] * len(COUNTS), path("val", 0)),
     }
     for role, entries in parts.items():
-        (folder / record.files[role]).write_text("".join(f"{name} {label}\n" for name, label in entries))
+        (folder / record.files[role]).write_text(
+            "".join(f"{name} {label}\n" for name, label in entries), encoding="utf-8"
+        )
         _save_all(folder, entries)
 
 
@@ -83,7 +85,7 @@ def _write_inaturalist(benchmark: str, folder: Path) -> None:
             {"id": number, "image_id": number, "category_id": label} for number, (_, label) in enumerate(entries)
         ]
         content = {"images": images, "annotations": annotations, "categories": categories}
-        (folder / record.files[role]).write_text(json.dumps(content))
+        (folder / record.files[role]).write_text(json.dumps(content), encoding="utf-8")
 
 
 def _write_cifar(benchmark: str, folder: Path) -> None:

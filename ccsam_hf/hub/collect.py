@@ -318,7 +318,7 @@ def package_commit() -> str | None:
         tracked = subprocess.run(
             ["git", "-C", str(where), "ls-files", "--error-unmatch", __file__], capture_output=True
         )
-        done = subprocess.run(call, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(call, capture_output=True, text=True, timeout=30, encoding="utf-8")
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if tracked.returncode == 0 and done.returncode == 0 else None

@@ -24,7 +24,7 @@ def peak_memory(setting: Setting, names: Sequence[str], device: torch.device, bf
         command = [sys.executable, "-m", "ccsam_hf.study.step_cost", "--memory_of", name, "--model", setting.model]
         command += ["--image_size", str(setting.image_size), "--batch_size", str(setting.batch_size)]
         command += ["--num_classes", str(setting.num_classes), "--device", str(device)] + ["--bf16"] * bf16
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8").stdout
         with suppress(ValueError, IndexError):
             found[name] = float(output.split()[-1])
     return found
@@ -56,5 +56,5 @@ def measure_memory(setting: Setting, name: str, device: torch.device, bf16: bool
 
 def _resident() -> float:
     """Resident memory of this process in MiB (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * resource.getpagesize() / 2**20

@@ -94,7 +94,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{options.rounds} rounds in turns\n\n{table(times, memory)}"
     )
     if options.output:
-        options.output.write_text(json.dumps({"title": title, "seconds": times, "memory_mib": memory}, indent=1) + "\n")
+        options.output.write_text(
+            json.dumps({"title": title, "seconds": times, "memory_mib": memory}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def test_other_sizes_stop_with_what_differs(tmp_path):
 
 def edit(root, part, old, new):
     file = root / f"Places_LT_{part}.txt"
-    file.write_text(file.read_text(encoding="utf-8").replace(old, new, 1))
+    file.write_text(file.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
 
 
 @pytest.mark.parametrize(

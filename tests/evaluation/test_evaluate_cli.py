@@ -66,11 +66,11 @@ def test_command(folder, open_folder, digits, tmp_path, capsys) -> None:
     classifier = load_classifier(folder, device="cpu")
     logits = classifier.logits(digits.test["image"])
     labels = 9 - torch.tensor(digits.test["label"])
-    plain = json.loads((tmp_path / "plain" / "metrics.json").read_text())
+    plain = json.loads((tmp_path / "plain" / "metrics.json").read_text(encoding="utf-8"))
     assert plain["closed_set"]["accuracy"] == pytest.approx(float((logits.argmax(1) == labels).double().mean()))
     assert set(evaluation.metrics["open_set"]) == {"probability", "product"}
     assert evaluation.open_columns["label"].tolist().count(-1) == 12
-    comparison = json.loads((tmp_path / "more" / "comparison.json").read_text())
+    comparison = json.loads((tmp_path / "more" / "comparison.json").read_text(encoding="utf-8"))
     difference = evaluation.metrics["closed_set"]["accuracy"] - plain["closed_set"]["accuracy"]
     assert comparison["accuracy"]["difference"] == pytest.approx(difference)
     assert (tmp_path / "more" / "figures" / "groups_compared.png").exists()
@@ -94,7 +94,7 @@ def test_refused_commands(folder, tmp_path) -> None:
 
 
 def test_open_images_from_a_list_and_a_folder(open_folder, tmp_path) -> None:
-    (tmp_path / "open.txt").write_text("0.png 5\n3.png -1\n")
+    (tmp_path / "open.txt").write_text("0.png 5\n3.png -1\n", encoding="utf-8")
     images = load_open_images(str(tmp_path / "open.txt"), open_folder)
     assert images.column_names == ["image"]
     assert images[1]["image"].size == (8, 8)
@@ -115,7 +115,7 @@ def test_open_images_that_are_not_there(open_folder, tmp_path) -> None:
         load_open_images(str(open_folder), split="test")
     with pytest.raises(ValueError, match="open split 'train' has no effect on a benchmark or list"):
         load_open_images("digits-lt", split="train")
-    (tmp_path / "open.txt").write_text("absent.png 5\n")
+    (tmp_path / "open.txt").write_text("absent.png 5\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"1 of 1 images of open\.txt are missing"):
         load_open_images(str(tmp_path / "open.txt"), open_folder)
     with pytest.raises(ValueError, match="has no effect on a folder"):
@@ -128,7 +128,7 @@ def test_bars_of_several_runs(tmp_path) -> None:
     settings, figures = dict(rcParams), pyplot.get_fignums()
     group_bars_figure(runs, tmp_path / "bars")
     assert (dict(rcParams), pyplot.get_fignums()) == (settings, figures)
-    data = json.loads((tmp_path / "bars.json").read_text())
+    data = json.loads((tmp_path / "bars.json").read_text(encoding="utf-8"))
     assert data["runs"]["ours"]["figures"] == {"accuracy": 0.5, "many": 0.7, "medium": None, "few": 0.1}
     with PillowImage.open(tmp_path / "bars.png") as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)

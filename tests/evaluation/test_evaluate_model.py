@@ -41,11 +41,11 @@ def test_files(tiny, tmp_path) -> None:
     evaluation = evaluate_model(
         tiny.model(), tiny.data(50), options=options(thresholds=thresholds), output_dir=tmp_path
     )
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     recorded = {"many": 100, "few": 8, "boundaries": "inclusive"}
     assert metrics["closed_set"]["thresholds"] == metrics["options"]["thresholds"] == recorded
     assert metrics == json.loads(json.dumps(evaluation.metrics))
-    with (tmp_path / "per_class.csv").open() as file:
+    with (tmp_path / "per_class.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == tiny.names
     assert [int(row["train_count"]) for row in rows] == tiny.counts
@@ -58,7 +58,7 @@ def test_files(tiny, tmp_path) -> None:
     figures = tmp_path / "figures"
     for name in ("class_accuracy", "reliability", "group_confusion", "groups"):
         assert (figures / f"{name}.png").stat().st_size > 5_000
-        json.loads((figures / f"{name}.json").read_text())
+        json.loads((figures / f"{name}.json").read_text(encoding="utf-8"))
     table = summary_table(metrics)
     assert "many >= 100 (2), few <= 8 (2), medium the rest (2)" in table
     assert f"{100 * metrics['closed_set']['few']:.2f}%" in table

@@ -31,4 +31,4 @@ def test_a_cosine_classifier_is_folded_and_the_card_says_so(tmp_path) -> None:
     assert torch.equal(actual, expected)
     assert "cosine classifier is folded into one linear layer, with equal predictions" in (
         tmp_path / "model" / "README.md"
-    ).read_text().replace("\n", " ")
+    ).read_text(encoding="utf-8").replace("\n", " ")

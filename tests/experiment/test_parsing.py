@@ -63,7 +63,8 @@ def test_a_file_goes_over_the_defaults_and_flags_over_the_file(tmp_path) -> None
     file.write_text(
         "benchmark: {imbalance_ratio: 50}\n"
         "stage1: {learning_rate: 1e-3, num_train_epochs: 5, lr_milestones: [2, 4]}\n"
-        "stage2: {rule: crt}\n"
+        "stage2: {rule: crt}\n",
+        encoding="utf-8",
     )
     settings = parsed(tmp_path, f"--config={file}", "--num_train_epochs", "6")
     assert settings.benchmark.imbalance_ratio == 50
@@ -111,7 +112,7 @@ def test_refused_flags(tmp_path, flags, message) -> None:
     ],
 )
 def test_refused_files(tmp_path, text, message) -> None:
-    (tmp_path / "bad.yaml").write_text(text)
+    (tmp_path / "bad.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError) as caught:
         parsed(tmp_path, "--config", str(tmp_path / "bad.yaml"))
     assert message in str(caught.value)

@@ -30,7 +30,7 @@ def test_the_model_folder_tells_command_date_and_nothing_of_the_machine(digits, 
     assert record.command is not None
     assert record.command.startswith("python -m ccsam_hf digits --smoke --use_cpu true")
     assert record.command.endswith("--output_dir run --control false --max_steps 2 --seed 3")
-    assert f"```bash\n{record.command}\n```" in (model / "README.md").read_text()
+    assert f"```bash\n{record.command}\n```" in (model / "README.md").read_text(encoding="utf-8")
     assert record.date == datetime.now(UTC).date().isoformat()
     assert [stage.role for stage in record.stages] == ["stage1", "stage2"]
     assert record.paper is None
@@ -41,7 +41,7 @@ def test_the_model_folder_tells_command_date_and_nothing_of_the_machine(digits, 
         content = (model / file).read_bytes()
         assert str(tmp_path).encode() not in content, file
         assert secret[1].encode() not in content, file
-    assert secret[1] not in json.dumps(yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text()))
+    assert secret[1] not in json.dumps(yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text(encoding="utf-8")))
     assert getpass.getuser() == "root" or getpass.getuser() not in record.to_json()
 
 
@@ -110,4 +110,4 @@ def test_a_push_that_fails_leaves_the_trained_model_and_says_how_to_go_on(digits
     quick = ["--smoke", "--use_cpu", "true", "--output_dir", str(tmp_path), *flags]
     with pytest.raises(SystemExit, match=r"there is no token(.|\n)*python -m ccsam_hf push .*model ada/digits"):
         DIGITS.run([*quick, "--push_to_hub", "true", "--hub_model_id", "ada/digits"])
-    assert "model-index" in (tmp_path / "model" / "README.md").read_text()
+    assert "model-index" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")

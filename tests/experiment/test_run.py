@@ -36,7 +36,9 @@ def stop_after(monkeypatch, trainer, steps: int) -> None:
 
 
 def left(folder: Path) -> tuple[dict, dict]:
-    return load_file(folder / "model" / "model.safetensors"), json.loads((folder / "metrics.json").read_text())
+    return load_file(folder / "model" / "model.safetensors"), json.loads(
+        (folder / "metrics.json").read_text(encoding="utf-8")
+    )
 
 
 def assert_equal_runs(one: Path, other: Path) -> None:
@@ -110,10 +112,10 @@ def test_recorded_settings_repeat_the_run(uninterrupted, tmp_path) -> None:
     settings = parse_settings({"benchmark": {"benchmark": "digits-lt"}}, ["--config", str(file)])
     assert settings.stage1.learning_rate == 0.02
     assert settings.stage2.num_train_epochs == 2
-    content = yaml.safe_load(file.read_text())
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
     content["stage1"]["output_dir"] = content["stage2"]["output_dir"] = str(tmp_path)
     content["stage2"]["output_dir"] += "/stage2"
-    (tmp_path / "again.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     again = parse_settings({"benchmark": {"benchmark": "digits-lt"}}, ["--config", str(tmp_path / "again.yaml")])
     run_experiment(again)
     assert_equal_runs(uninterrupted, tmp_path)
@@ -127,13 +129,13 @@ def test_a_holdout_is_what_is_evaluated_and_is_said_everywhere(digits, tmp_path,
     assert "images held out of training (the test set is untouched)" in said
     assert "held out of training" in metrics["evaluated_on"]
     assert metrics["results"]["stage 1"]["images"] < 500
-    about = json.loads((tmp_path / "model" / "metrics.json").read_text())["about"]
+    about = json.loads((tmp_path / "model" / "metrics.json").read_text(encoding="utf-8"))["about"]
     assert about["split"] == "hold-out of the training set"
-    assert list(json.loads((tmp_path / "groups.json").read_text())["runs"]) == [
+    assert list(json.loads((tmp_path / "groups.json").read_text(encoding="utf-8"))["runs"]) == [
         "stage 1 (hold-out)",
         "stage 2 (hold-out)",
     ]
-    assert "held out of the training pool" in (tmp_path / "model" / "README.md").read_text()
+    assert "held out of the training pool" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

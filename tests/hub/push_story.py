@@ -89,7 +89,7 @@ facts["texts"] = {path: text.decode("utf-8", "replace") for path, text in publis
 changed = ROOM / "changed"
 shutil.copytree(FOLDER, changed)
 hub.repos["models", NAME].commit("main", published | {"NOTES.md": b"mine", "figures/old.png": b"x"}, "by hand")
-(changed / "per_class.csv").write_text("label,name\n0,owl\n")
+(changed / "per_class.csv").write_text("label,name\n0,owl\n", encoding="utf-8")
 again = push_to_hub(changed, NAME, commit_message="second")
 facts["changed"] = {"files": state(), "messages": hub.repos["models", NAME].messages[-2:]}
 
@@ -138,7 +138,7 @@ create_model("resnet18", 3, label_names=["a", "b", "c"], input_size=16).save_pre
 write_card(plain, bare_record(plain))
 os.chdir(plain)
 image.save("image.png")
-facts["local snippets"] = run_snippets(Path("README.md").read_text())
+facts["local snippets"] = run_snippets(Path("README.md").read_text(encoding="utf-8"))
 os.chdir(ROOM)
 
 # ---- branches, pull requests, the command line --------------------------------------------------------------------
@@ -147,7 +147,7 @@ hub.repos["models", NAME].branches["trial"] = first.oid
 push_to_hub(changed, NAME, revision="trial", commit_message="on a branch")
 facts["branch"] = {"trial": state(branch="trial"), "main": hub.repos["models", NAME].messages[-1]}
 main = hub.repos["models", NAME].branches["main"]
-(changed / "per_class.csv").write_text("label,name\n0,emu\n")
+(changed / "per_class.csv").write_text("label,name\n0,emu\n", encoding="utf-8")
 request = push_to_hub(changed, NAME, create_pr=True)
 facts["request"] = {"url": request.pr_url, "moved": hub.repos["models", NAME].branches["main"] != main}
 with contextlib.redirect_stdout(io.StringIO()) as output:
@@ -173,7 +173,7 @@ hub.add("ada/bert", {"config.json": b'{"model_type": "bert"}', "pytorch_model.bi
 facts["another model"] = failure(name="ada/bert")
 leaky = ROOM / "leaky"
 shutil.copytree(FOLDER, leaky)
-(leaky / "notes.md").write_text(f"fine\ntrained in {ROOM}\nwith {os.environ['HF_TOKEN']}\n")
+(leaky / "notes.md").write_text(f"fine\ntrained in {ROOM}\nwith {os.environ['HF_TOKEN']}\n", encoding="utf-8")
 facts["leak"] = failure(folder=leaky, name="ada/leaky")
 facts["leak"]["created"] = ("models", "ada/leaky") in hub.repos
 bare = ROOM / "bare"

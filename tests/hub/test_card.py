@@ -50,7 +50,7 @@ def test_model_index_round_trip(record):
 
 def test_eval_results_parse_back(folder, record):
     parsing = pytest.importorskip("huggingface_hub._eval_results")
-    entries = yaml.safe_load((folder / ".eval_results" / "animals-lt.yaml").read_text())
+    entries = yaml.safe_load((folder / ".eval_results" / "animals-lt.yaml").read_text(encoding="utf-8"))
     found = parsing.parse_eval_result_entries(entries)
     assert {entry.task_id: entry.value for entry in found} == {
         f"animals-lt_{name}": value for name, value in record.published_metrics.items()
@@ -91,18 +91,18 @@ def test_unevaluated_weights_beside_evaluated_ones(record):
 def test_written_files(folder, record):
     stored = RunRecord.load(folder)
     assert stored == replace(record, model=replace(record.model, remote_code="cifar_resnet.py"))
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["published"] == "stage2"
     assert metrics["stages"]["stage1"]["few"] == 0.25
     with Image.open(folder / "figures" / "long_tail.png") as picture:
         assert picture.width > 500
-    assert json.loads((folder / "config.json").read_text())["auto_map"]
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["auto_map"]
 
 
 def test_an_evaluations_metrics_stay(folder, record):
-    (folder / "metrics.json").write_text('{"closed_set": {"accuracy": 0.7123}}')
+    (folder / "metrics.json").write_text('{"closed_set": {"accuracy": 0.7123}}', encoding="utf-8")
     write_card(folder, record)
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["closed_set"] == {"accuracy": 0.7123}
     assert set(metrics["stages"]) == {"control", "stage1", "stage2"}
 
@@ -135,7 +135,7 @@ def test_replaced_classifier_is_told_and_keeps_timm_out(saved_model, tmp_path):
     replace_classifier(model, "disalign")
     model.save_pretrained(tmp_path)
     write_card(tmp_path, bare_record(tmp_path, "net"))
-    text = (tmp_path / "README.md").read_text()
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "is no linear layer (disalign), so timm cannot load the model" in text
     assert "(`headed_timm.py`)" in text
     assert "timm.create_model" not in text
@@ -167,7 +167,7 @@ def test_store_and_render_again(folder, tmp_path):
     assert not [path for path in first if path.suffix in (".safetensors", ".py")]
     assert [path.parent.name for path in render_cards(tmp_path / "cards")] == [CARD_NAME, "cards"]
     assert {path: path.read_bytes() for path in (tmp_path / "cards").rglob("*") if path.is_file()} == first
-    index = (tmp_path / "cards" / "README.md").read_text()
+    index = (tmp_path / "cards" / "README.md").read_text(encoding="utf-8")
     assert f"| [animals-resnet20]({CARD_NAME}/README.md) | Animals-LT, imbalance ratio 125 |" in index
     assert "71.23 %" in index
 
@@ -206,7 +206,7 @@ def test_stored_cards_are_what_the_template_renders(place):
     """Otherwise run `python -m ccsam_hf cards`."""
     record = RunRecord.load(place.parent)
     assert (place.parent / "README.md").read_text(encoding="utf-8") == render_card(record, shown_figures(place.parent))
-    assert json.loads((place.parent / "metrics.json").read_text())["stages"] == {
+    assert json.loads((place.parent / "metrics.json").read_text(encoding="utf-8"))["stages"] == {
         s.role: s.metrics for s in record.stages
     }
 

@@ -16,7 +16,7 @@ MACHINE = MachineStrings(folders=("/nowhere/ada",), names=("adalovelace", "enigm
 
 
 def test_allow_list(folder):
-    (folder / "figures" / "groups.json").write_text("{}")
+    (folder / "figures" / "groups.json").write_text("{}", encoding="utf-8")
     for name in ("pytorch_model.bin", "scaler.pt", "optimizer.safetensors", "runs/a.json", "_tmp/a.json", "log.txt"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"")
@@ -88,7 +88,7 @@ def test_kinds(text, kind):
 
 
 def test_every_kind_of_file_is_read(tmp_path):
-    (tmp_path / "a.json").write_text('{\n"x": 1,\n"by": "adalovelace"\n}')
+    (tmp_path / "a.json").write_text('{\n"x": 1,\n"by": "adalovelace"\n}', encoding="utf-8")
     comment = PngInfo()
     comment.add_text("Software", "adalovelace's", zip=True)
     comment.add_itxt("Place", "enigma7", zip=True)

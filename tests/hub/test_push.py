@@ -38,7 +38,7 @@ def client_environment(home):
     """What `local_hub.hub_environment` says, without the variables of whoever runs the tests."""
     code = "import json, local_hub, sys; print(json.dumps(local_hub.hub_environment(*sys.argv[1:])))"
     call = [sys.executable, "-c", code, f"http://127.0.0.1:{free_port()}", home]
-    done = subprocess.run(call, cwd=HERE, capture_output=True, text=True, check=True)
+    done = subprocess.run(call, cwd=HERE, capture_output=True, text=True, check=True, encoding="utf-8")
     others = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     return others | json.loads(done.stdout) | {"OMP_NUM_THREADS": "1"}
 
@@ -54,7 +54,9 @@ def story(make_folder, room):
     work.mkdir()
     folder = make_folder(room / "model")
     call = [sys.executable, "-W", "ignore", str(HERE / "push_story.py"), str(folder), str(work)]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=300, env=client_environment(str(work / "home")))
+    done = subprocess.run(
+        call, capture_output=True, text=True, timeout=300, env=client_environment(str(work / "home")), encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.rpartition("FACTS")[2])
 
@@ -206,9 +208,11 @@ def test_remote_code_from_the_hub_without_this_package(folder, tmp_path):
             str(folder),
             "ada/animals",
         ]
-        subprocess.run(push, env=environment, check=True, capture_output=True, text=True, timeout=200)
+        subprocess.run(push, env=environment, check=True, capture_output=True, text=True, timeout=200, encoding="utf-8")
         call = [sys.executable, "-c", STRANGER, "ada/animals", str(tmp_path / "image.png")]
-        done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=200, cwd=tmp_path)
+        done = subprocess.run(
+            call, env=environment, capture_output=True, text=True, timeout=200, cwd=tmp_path, encoding="utf-8"
+        )
     finally:
         server.terminate()
         server.wait()

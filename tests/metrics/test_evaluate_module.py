@@ -20,7 +20,9 @@ def test_loads_offline(tmp_path: Path) -> None:
     folder = Path(ccsam_hf.metrics.__file__).parent / "long_tail_accuracy"
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     run = [sys.executable, "-c", SCRIPT.format(folder=str(folder))]
-    output = subprocess.run(run, env=os.environ | offline, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        run, env=os.environ | offline, capture_output=True, text=True, check=True, encoding="utf-8"
+    ).stdout
     first, second = output.strip().splitlines()
     expected = "'accuracy': 0.6666666666666666, 'balanced_accuracy': 0.75, 'many': 0.5, 'medium': None, 'few': 1.0"
     assert first == "{" + expected + "}"

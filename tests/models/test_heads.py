@@ -260,7 +260,7 @@ def test_remote_code_loads_without_this_package(tmp_path, monkeypatch) -> None:
     model.save_pretrained(tmp_path / "model")
     copy = add_remote_code(tmp_path / "model")
     assert copy == tmp_path / "model" / "headed_timm.py"
-    assert set(json.loads((tmp_path / "model" / "config.json").read_text())["auto_map"]) == {
+    assert set(json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))["auto_map"]) == {
         "AutoConfig",
         "AutoModelForImageClassification",
     }
@@ -269,7 +269,7 @@ def test_remote_code_loads_without_this_package(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     call = [sys.executable, "-c", STRANGER, str(tmp_path / "model"), str(tmp_path / "logits.pt")]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=120, cwd=tmp_path, encoding="utf-8")
     assert done.returncode == 0, done.stderr[-2000:]
 
 

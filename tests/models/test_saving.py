@@ -75,9 +75,9 @@ def test_names_and_class_counts_survive(tmp_path, cifar_model):
     kept = {"label_names": names, "class_counts": final.config.class_counts}
     timm.models.save_for_hf(by_timm, str(tmp_path / "third"), model_config=kept, safe_serialization=True)
     config_file = tmp_path / "third" / "config.json"
-    config = json.loads(config_file.read_text())
+    config = json.loads(config_file.read_text(encoding="utf-8"))
     config.get("model_args", {}).pop("num_classes", None)  # newer timm writes it, transformers cannot bear it
-    config_file.write_text(json.dumps(config))
+    config_file.write_text(json.dumps(config), encoding="utf-8")
     back = AutoModelForImageClassification.from_pretrained(tmp_path / "third")
     assert back.config.class_counts == [50, 20, 9, 4, 1]
     assert [back.config.id2label[i] for i in range(5)] == names
@@ -138,5 +138,5 @@ def test_remote_code_loads_without_this_package(tmp_path, monkeypatch, cifar_mod
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     call = [sys.executable, "-W", "error::UserWarning:timm", "-c", STRANGER, str(folder), str(tmp_path / "logits.pt")]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=120, cwd=tmp_path, encoding="utf-8")
     assert done.returncode == 0, done.stderr[-2000:]

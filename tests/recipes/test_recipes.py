@@ -58,7 +58,7 @@ def run(runs, tmp_path_factory, monkeypatch, capsys):
 @pytest.mark.parametrize("name", NAMES)
 def test_runs_end_to_end(run, name) -> None:
     folder, printed = run(name)
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert list(metrics["results"])[-2:] == ["stage 1", "stage 2"]
     assert metrics["checkpoint"] == "last epoch"
     for stage, figures in metrics["results"].items():
@@ -69,9 +69,11 @@ def test_runs_end_to_end(run, name) -> None:
     assert "imbalance ratio" in printed
     assert "few-shot" in printed.lower()
     classifier = load_classifier(folder / "model")
-    assert sum(classifier.class_counts) == sum(json.loads((folder / "model/config.json").read_text())["class_counts"])
+    assert sum(classifier.class_counts) == sum(
+        json.loads((folder / "model/config.json").read_text(encoding="utf-8"))["class_counts"]
+    )
     assert classifier.training_prior == "uniform"
-    assert "model-index" in (folder / "model" / "README.md").read_text()
+    assert "model-index" in (folder / "model" / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_digits_show_four_rows_with_mean_and_spread_over_the_seeds(run) -> None:
@@ -132,7 +134,7 @@ def test_a_header_has_the_papers_four_figures(name, benchmark, network) -> None:
 
 
 def test_the_cifar_header_has_the_papers_rows() -> None:
-    header = (RECIPES / "cifar_lt.py").read_text().split('"""')[1]
+    header = (RECIPES / "cifar_lt.py").read_text(encoding="utf-8").split('"""')[1]
     for benchmark in ("cifar10-lt", "cifar100-lt"):
         rows = [METHODS["ccsam"].printed_on(benchmark, ratio) for ratio in (200, 100, 50)]
         row = " / ".join(f"{row.overall:.2f}" for row in rows if row is not None)

@@ -51,8 +51,12 @@ def test_a_full_analysis_leaves_data_figures_and_report(checkpoint, split, net, 
     assert "*not* a certificate" in text
     for name, tensor in net.state_dict().items():
         assert torch.equal(tensor, before[name])
-    start = json.loads(next(tmp_path.glob("data/net/noise-all-random-*.json")).read_text())["result"]["losses"]
-    centre = json.loads(next(tmp_path.glob("data/net/landscape-*.json")).read_text())["result"]["losses"]
+    start = json.loads(next(tmp_path.glob("data/net/noise-all-random-*.json")).read_text(encoding="utf-8"))["result"][
+        "losses"
+    ]
+    centre = json.loads(next(tmp_path.glob("data/net/landscape-*.json")).read_text(encoding="utf-8"))["result"][
+        "losses"
+    ]
     assert start["global"]["all"][0][0] == pytest.approx(centre["overall"][1][1])
     assert start["local"]["few"][0][0] == pytest.approx(centre["tail (few)"][1][1])
 
@@ -62,14 +66,14 @@ def test_finished_measures_are_taken_from_the_folder(checkpoint, split, tmp_path
 
     settings = replace(SETTINGS, measures=("sharpness",))
     analyse([checkpoint], split, tmp_path, settings, SIZES)
-    first = {path: path.read_text() for path in tmp_path.glob("data/net/*.json")}
+    first = {path: path.read_text(encoding="utf-8") for path in tmp_path.glob("data/net/*.json")}
 
     def fail(*args):
         raise AssertionError("computed again")
 
     monkeypatch.setattr(analysis, "measure_sam_sharpness", fail)
     analyse([checkpoint], split, tmp_path, settings, SIZES)
-    assert first == {path: path.read_text() for path in tmp_path.glob("data/net/*.json")}
+    assert first == {path: path.read_text(encoding="utf-8") for path in tmp_path.glob("data/net/*.json")}
     with pytest.raises(AssertionError, match="computed again"):
         analyse([checkpoint], split, tmp_path, replace(settings, sharpness_radius=0.1), SIZES)
 

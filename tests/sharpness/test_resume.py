@@ -55,7 +55,9 @@ def calls(monkeypatch):
 
 
 def results(folder):
-    return {path.name: json.loads(path.read_text())["result"] for path in folder.glob("data/net/*.json")}
+    return {
+        path.name: json.loads(path.read_text(encoding="utf-8"))["result"] for path in folder.glob("data/net/*.json")
+    }
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_finished_points_of_a_landscape_are_not_computed_again(checkpoint, calls
     calls.clear()
     analyse([once], SPLIT, tmp_path, chosen, SIZES)
     assert calls["group_losses"] == 9 - 5, "a grid of 9 points, of which 5 were there"
-    stored = json.loads(next(tmp_path.glob("data/net/landscape-*.json")).read_text())
+    stored = json.loads(next(tmp_path.glob("data/net/landscape-*.json")).read_text(encoding="utf-8"))
     assert stored["values_of_earlier_calls"] == 5
 
 

@@ -39,13 +39,13 @@ def test_command_compares_two_runs(runs, tmp_path, capsys):
     models = [str(runs / name / "model") for name in ("one", "two")]
     report = main(["--model", *models, "--benchmark", "digits-lt", "--output_dir", str(tmp_path), *FAST])
     assert capsys.readouterr().out.splitlines()[-1] == f"Report: {report}"
-    text = report.read_text()
+    text = report.read_text(encoding="utf-8")
     assert "| one-model | all |" in text
     assert "| two-model | few |" in text
     assert str(runs) not in text
     stored = list(tmp_path.glob("data/one-model/noise-classifier-random-*.json"))
     assert len(stored) == 1
-    assert json.loads(stored[0].read_text())["settings"]["class_counts"][0] == 128
+    assert json.loads(stored[0].read_text(encoding="utf-8"))["settings"]["class_counts"][0] == 128
     for line in text.splitlines():
         if line.startswith("!["):
             assert (tmp_path / line.partition("](")[2].rstrip(")")).is_file(), line
@@ -59,7 +59,7 @@ def test_a_checkpoint_of_a_holdout_is_analysed_on_it_alone(runs, tmp_path):
         main([*command, *FAST, "--split", "validation"])
     few = ["--samples", "40", "--few_samples", "20", "--measures", "noise", "--scopes", "classifier"]
     report = main([*command, *few, "--holdout", "--split", "validation"])
-    assert "Split: digits-lt validation" in report.read_text()
+    assert "Split: digits-lt validation" in report.read_text(encoding="utf-8")
 
 
 def test_labels_tell_the_folders_apart():

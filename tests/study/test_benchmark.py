@@ -52,7 +52,7 @@ GRID = {
 def grid_file(tmp_path):
     def write(**changes) -> Path:
         path = tmp_path / "grid.yaml"
-        path.write_text(yaml.safe_dump({"output_dir": str(tmp_path / "study"), **GRID, **changes}))
+        path.write_text(yaml.safe_dump({"output_dir": str(tmp_path / "study"), **GRID, **changes}), encoding="utf-8")
         return path
 
     return write
@@ -61,13 +61,13 @@ def grid_file(tmp_path):
 @pytest.fixture
 def program(tmp_path) -> tuple[str, ...]:
     path = tmp_path / "program.py"
-    path.write_text(PROGRAM)
+    path.write_text(PROGRAM, encoding="utf-8")
     return sys.executable, str(path)
 
 
 def starts(root: Path) -> dict[str, int]:
     found = sorted(root.rglob("starts"))
-    return {"/".join(path.parts[-4:-1]): len(path.read_text().splitlines()) for path in found}
+    return {"/".join(path.parts[-4:-1]): len(path.read_text(encoding="utf-8").splitlines()) for path in found}
 
 
 def test_words_of_a_run(grid_file) -> None:
@@ -83,14 +83,14 @@ def test_every_run_once_and_the_table_beside_the_paper(grid_file, program) -> No
     assert run_grid(grid, 3, lambda text: None, program) == []
     assert run_grid(grid, 3, lambda text: None, program) == []
     assert set(starts(grid.root).values()) == {1}
-    rows = [json.loads(line) for line in (grid.root / "rows.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (grid.root / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 4
     assert rows[0]["checkpoint"] == "last epoch"
     text = save_table(grid, read_rows(grid.root))
     # 50 and 52: mean 51, sample standard deviation √2.
     assert "| CC-SAM | 51.00 ± 1.41 | 50.83 | 60.00 | – | 10.00 | 2 of 2 | 1.5 | 5 + 2 |" in text
     assert "| CE | 41.00 ± 1.41 | 38.43 |" in text
-    with (grid.root / "table.csv").open() as file:
+    with (grid.root / "table.csv").open(encoding="utf-8") as file:
         assert [float(row["accuracy"]) for row in csv.DictReader(file)] == pytest.approx([41, 51])
     assert (grid.root / "table.png").stat().st_size > 5000
 
@@ -114,7 +114,8 @@ def test_a_killed_program_goes_on_where_it_was(grid_file, program, tmp_path) -> 
     script = tmp_path / "parent.py"
     script.write_text(
         "import sys\nfrom ccsam_hf.study.grid import read_grid\nfrom ccsam_hf.study.launch import run_grid\n"
-        f"run_grid(read_grid({str(tmp_path / 'grid.yaml')!r}), 1, print, {program!r})\n"
+        f"run_grid(read_grid({str(tmp_path / 'grid.yaml')!r}), 1, print, {program!r})\n",
+        encoding="utf-8",
     )
     parent = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
     waited = time.monotonic() + 120
@@ -129,7 +130,7 @@ def test_a_killed_program_goes_on_where_it_was(grid_file, program, tmp_path) -> 
     time.sleep(0.5)
     assert run_grid(grid, 1, said.append, program) == []
     assert starts(grid.root) == {"c100/ce/seed0": 1, "c100/ce/seed7": 2}
-    assert (grid.root / "runs/c100/ce/seed7/starts").read_text() == "new\ntrue\n"
+    assert (grid.root / "runs/c100/ce/seed7/starts").read_text(encoding="utf-8") == "new\ntrue\n"
 
 
 def test_changed_settings_are_refused(grid_file, program) -> None:

@@ -47,7 +47,7 @@ def grid_of(tmp_path):
             "contrasts": CONTRASTS,
         }
         path = tmp_path / "grid.yaml"
-        path.write_text(yaml.safe_dump(content | changes))
+        path.write_text(yaml.safe_dump(content | changes), encoding="utf-8")
         return read_grid(path)
 
     return make
@@ -119,7 +119,7 @@ def test_the_table_shows_contrasts_gaps_and_the_note(grid_of) -> None:
     assert "| c10 | any, 0.01 | A5-0.01 − none | -10.00 (one pair) |" in text
     assert "| c10 | radius, 0.01 | A5-0.01 − A3-0.01 | not run |" in text
     assert "Radii: chosen on the hold-out." in text
-    with (grid.root / "contrasts.csv").open() as file:
+    with (grid.root / "contrasts.csv").open(encoding="utf-8") as file:
         assert float(next(csv.DictReader(file))["difference"]) == pytest.approx(2)
     for name in ("table", "sweeps", "radii"):
         assert (grid.root / f"{name}.png").stat().st_size > 5000

@@ -186,6 +186,6 @@ def test_a_trainer_s_own_card_names_its_stage(toy, tmp_path, stage) -> None:
     trainer.train()
     trainer.save_model()
     trainer.create_model_card()
-    card = (tmp_path / "README.md").read_text()
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert f"Weights after stage {stage}" in card
     assert f"Weights after stage {3 - stage}" not in card

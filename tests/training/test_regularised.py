@@ -116,7 +116,7 @@ def test_normalised_models_load_without_the_package(toy, tmp_path, stage) -> Non
     loaded = AutoModelForImageClassification.from_pretrained(folder).eval()
     images = torch.stack([item["pixel_values"] for item in toy.images()])
     torch.testing.assert_close(loaded(images).logits, model(images).logits)
-    assert json.loads((folder / "config.json").read_text())["architecture"] == "cifar_resnet20"
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["architecture"] == "cifar_resnet20"
 
 
 @pytest.mark.parametrize("share", [1.0, 0.4])

@@ -85,7 +85,7 @@ def test_moves_what_it_should_and_loads_elsewhere(toy, tmp_path, case) -> None:
         expected = trainer.model.eval()(**batch).logits
         loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "model").eval()(**batch).logits
     assert torch.equal(loaded, expected)
-    plain = json.loads((tmp_path / "model" / "config.json").read_text())["model_type"] == "timm_wrapper"
+    plain = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))["model_type"] == "timm_wrapper"
     assert plain == (CASES[case][2] == "linear")
 
 
