@@ -10,7 +10,7 @@ PACKAGE = ROOT / "ccsam_hf"
 
 # A room may import rooms of a lower level, and itself. Rooms of one level do not know each other.
 LEVEL = {
-    "_shared": 0,
+    "_shared": -1,
     "shots": 0,
     "data": 1,
     "models": 1,

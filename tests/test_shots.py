@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ccsam_hf.shots import ShotThresholds
+from ccsam_hf.shots import ClassCounts, ShotThresholds
 
 SPLITS = Path(__file__).parents[1] / "../shared/data/splits"
 
@@ -71,3 +71,48 @@ def test_bad_values_are_refused() -> None:
         ShotThresholds().masks([])
     with pytest.raises(ValueError, match="of class 1 is negative"):
         ShotThresholds().masks([3, -1])
+
+
+def test_counts_from_lists_tensors_and_dicts_are_one_value() -> None:
+    listed = ClassCounts.of([150, 30, 3])
+    assert listed == ClassCounts.of(torch.tensor([150.0, 30.0, 3.0])) == ClassCounts.of(listed, num_classes=3)
+    assert hash(listed) == hash(ClassCounts((150, 30, 3)))
+    assert (list(listed), len(listed), listed[2]) == ([150, 30, 3], 3, 3)
+    named = ClassCounts.of({"cat": 3, "owl": 150}, names=["owl", "cat"])
+    assert (named.values, named.names) == ((150, 3), ("owl", "cat"))
+    assert {name: mask.tolist() for name, mask in listed.masks().items()} == {
+        "many": [True, False, False],
+        "medium": [False, True, False],
+        "few": [False, False, True],
+    }
+
+
+def test_prior_and_imbalance() -> None:
+    counts = ClassCounts.of([6, 3, 1])
+    assert counts.prior.tolist() == [0.6, 0.3, 0.1]
+    assert counts.imbalance_ratio == 6
+    assert ClassCounts.of([6, 0]).imbalance_ratio is None
+    with pytest.raises(ValueError, match="no sample in any class"):
+        _ = ClassCounts.of([0, 0]).prior
+    assert counts.without_empty("crt") is counts
+    with pytest.raises(ValueError, match=r"crt needs at least one training sample of every class, but has none of .*b"):
+        ClassCounts.of({"a": 1, "b": 0}).without_empty("crt")
+
+
+@pytest.mark.parametrize(
+    ("counts", "options", "message"),
+    [
+        ([1, 2], {"num_classes": 3}, "has 2 entries for 3 classes"),
+        ([1.5, 2], {}, "whole numbers of at least 0"),
+        ([float("nan"), 2], {}, "whole numbers of at least 0"),
+        ([float("inf"), 2], {}, "whole numbers of at least 0"),
+        ([True, False], {}, "whole numbers of at least 0"),
+        ([[1, 2]], {}, "one count for each class"),
+        ([1, 2], {"names": ["a"]}, "1 label names for 2 class_counts"),
+        ([1, 2], {"names": ["a", "a"]}, "'a' stands for more than one class"),
+        ({"a": 1}, {"names": ["a", "b"]}, "do not fit the label names: b"),
+    ],
+)
+def test_bad_counts_are_refused(counts, options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClassCounts.of(counts, **options)
