@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 from accelerate import Accelerator, debug_launcher
 from accelerate.state import AcceleratorState
 
@@ -36,16 +35,7 @@ def two(tiny, folder: str) -> None:
         evaluate_model(tiny.model(), broken, options=EvaluationOptions(progress=False, batch_size=4))
 
 
-@pytest.fixture
-def _one_thread():
-    """A forked process waits for ever for the threads of its parent's OpenMP pool, unless it needs none."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 def test_two_processes_equal_one(tiny, tmp_path) -> None:
     run(tiny, tmp_path / "one", Accelerator(cpu=True))
     debug_launcher(two, args=(tiny, str(tmp_path / "two")), num_processes=2)

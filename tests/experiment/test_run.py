@@ -206,6 +206,7 @@ def two_processes(folder: str) -> None:
     assert settings.stage1.distributed_state.num_processes == 2
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_runs_on_two_processes(tmp_path) -> None:
     debug_launcher(two_processes, args=(str(tmp_path),), num_processes=2)
     metrics = left(tmp_path)[1]

@@ -140,7 +140,7 @@ def both(toy, folder: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def two_processes(toy, tmp_path_factory) -> Path:
+def two_processes(toy, tmp_path_factory, one_thread) -> Path:
     folder = tmp_path_factory.mktemp("two")
     debug_launcher(both, args=(toy, str(folder)), num_processes=2)
     return folder
