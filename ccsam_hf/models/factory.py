@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import timm
+import torch
+import torch.nn as nn
 from timm.data import resolve_data_config
-from timm.models import load_model_config_from_hf, parse_model_name
+from timm.models import EfficientNet, MobileNetV3, load_model_config_from_hf, parse_model_name
 from timm.models._hub import load_model_config_from_path
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
@@ -50,7 +52,8 @@ def create_model(
     pretrained: load the weights that timm names for the architecture; the head is new unless C is theirs.
 
     ValueError: an unknown architecture (the message names near ones), num_labels below 1, label names of another
-    number or repeated, a setting out of range, pretrained weights asked for where there are none.
+    number or repeated, a setting out of range, an input_size that the network cannot run, pretrained weights asked
+    for where there are none.
     """
     names = _checked_label_names(label_names, num_labels)
     size = _as_chw(input_size)
@@ -59,7 +62,10 @@ def create_model(
     settings = _data_settings(source_cfg, size, mean, std, crop_pct, interpolation)
     if pretrained and not any(source_cfg.get(key) for key in ("url", "file", "hf_hub_id")):
         raise ValueError(f"pretrained=True, but timm has no weights for {name!r}. Leave pretrained out.")
-    timm_model: Any = timm.create_model(name, pretrained=pretrained, num_classes=num_labels, **model_args)
+    timm_model = _built(name, pretrained, num_labels, model_args, size)
+    model_args = {**model_args, **_norm_epsilon(timm_model)}
+    if size is not None:
+        _check_size(timm_model, name, size)
 
     dropped = SOURCE_KEYS | CLASS_KEYS | SIZE_KEYS | (set() if pretrained else ORIGIN_KEYS)
     kept = {key: value for key, value in timm_model.pretrained_cfg.items() if key not in dropped}
@@ -74,7 +80,67 @@ def create_model(
         }
     )
     # Building the wrapper from the configuration alone would draw every weight again from N(0, 0.02).
-    return TimmWrapperForImageClassification.from_pretrained(None, config=config, state_dict=timm_model.state_dict())
+    model = TimmWrapperForImageClassification.from_pretrained(None, config=config, state_dict=timm_model.state_dict())
+    if _shares_parameters(model):
+        model.register_state_dict_post_hook(_with_copies_of_shared)
+    return model
+
+
+def _built(
+    name: str, pretrained: bool, num_labels: int, model_args: dict[str, Any], size: tuple[int, int, int] | None
+) -> Any:
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=num_labels, **model_args)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        if size is None or pretrained:
+            raise
+        raise _unusable(name, size, error) from error
+
+
+def _check_size(timm_model: nn.Module, name: str, size: tuple[int, int, int]) -> None:
+    """Run one black image in evaluation mode: nothing else tells which sizes an architecture can run."""
+    training = timm_model.training
+    try:
+        with torch.no_grad():
+            logits = timm_model.eval()(torch.zeros(1, *size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise _unusable(name, size, error) from error
+    finally:
+        timm_model.train(training)
+    if not bool(logits.isfinite().all()):
+        raise _unusable(name, size, "its features are empty or its logits not finite")
+
+
+def _unusable(name: str, size: tuple[int, int, int], reason: object) -> ValueError:
+    lines = str(reason).strip().splitlines() or [type(reason).__name__]
+    return ValueError(f"{name!r} cannot run images of input_size {size}: choose another size or network ({lines[0]}).")
+
+
+def _norm_epsilon(timm_model: nn.Module) -> dict[str, float]:
+    """The batch normalisation's eps as a construction argument, for the families where it depends on `pretrained`.
+
+    timm builds fbnetc_100 with another eps when it loads weights than when it does not, so that the folder must say
+    which one the weights were trained with.
+    """
+    if not isinstance(timm_model, EfficientNet | MobileNetV3):
+        return {}
+    found = {module.eps for module in timm_model.modules() if isinstance(module, nn.BatchNorm2d)}
+    return {"bn_eps": found.pop()} if len(found) == 1 else {}
+
+
+def _shares_parameters(model: nn.Module) -> bool:
+    names = [id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False)]
+    return len(names) != len(set(names))
+
+
+def _with_copies_of_shared(module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any) -> None:
+    """Give each name its own tensor: safetensors refuses shared ones, and timm asks for every name."""
+    seen: set[int] = set()
+    for name, value in state_dict.items():
+        if isinstance(value, torch.Tensor):
+            if value.data_ptr() in seen:
+                state_dict[name] = value.detach().clone()
+            seen.add(value.data_ptr())
 
 
 def _checked_label_names(label_names: Sequence[str] | None, num_labels: int) -> list[str]:
@@ -95,7 +161,7 @@ def _as_chw(input_size: int | tuple[int, int, int] | None) -> tuple[int, int, in
     if input_size is None:
         return None
     size = (3, input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
-    if len(size) != 3 or any(not isinstance(side, int) or side < 1 for side in size):
+    if len(size) != 3 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in size):
         raise ValueError(f"input_size must be one side or (channels, height, width), not {input_size!r}.")
     return size
 

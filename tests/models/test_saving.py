@@ -47,6 +47,35 @@ def test_saved_folder_loads_everywhere(tmp_path, name):
     assert_all_libraries_agree(tmp_path, x, model)
 
 
+def test_shared_tensors_are_saved_under_every_name(tmp_path):
+    model = create_model("coat_tiny", 3, input_size=64)
+    model.save_pretrained(tmp_path)
+    assert_all_libraries_agree(tmp_path, torch.randn(1, 3, 64, 64), model)
+    inner = model.timm_model
+    assert inner.cpe1.proj.weight is inner.serial_blocks1[0].cpe.proj.weight
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1e-3])
+def test_batch_normalisation_keeps_the_eps_of_the_training(tmp_path, eps):
+    create_model("fbnetc_100", 3).save_pretrained(tmp_path / "first")
+    config_file = tmp_path / "first" / "config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config["model_args"]["bn_eps"] = eps
+    config_file.write_text(json.dumps(config), encoding="utf-8")
+    model = create_model(f"local-dir:{tmp_path / 'first'}", 3, pretrained=True)
+    model.save_pretrained(tmp_path / "second")
+    by_timm = timm.create_model(f"local-dir:{tmp_path / 'second'}", pretrained=True)
+    by_transformers = AutoModelForImageClassification.from_pretrained(tmp_path / "second")
+    for loaded in (model, by_timm, by_transformers):
+        assert {m.eps for m in loaded.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {eps}
+
+
+def test_a_new_network_keeps_its_eps_when_timm_loads_it(tmp_path):
+    create_model("fbnetc_100", 3).save_pretrained(tmp_path)
+    by_timm = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    assert {m.eps for m in by_timm.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {1e-5}
+
+
 def test_pipeline_uses_the_recorded_settings(tmp_path):
     model = create_model("cifar_resnet20", 5, input_size=16, mean=(0.1, 0.2, 0.3), std=(1, 2, 3), crop_pct=1)
     model.save_pretrained(tmp_path)
