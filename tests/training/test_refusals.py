@@ -154,7 +154,10 @@ def test_the_wrong_arguments_class(toy, tmp_path) -> None:
             "lr_milestones replaces the scheduler",
         ),
         (lambda d: ClassifierTrainingArguments(d, cached_views=3), "cached_views has no effect without cache_features"),
-        (lambda d: CCSAMTrainingArguments(d, shot_boundaries="fuzzy"), "boundaries is 'fuzzy'"),
+        (
+            lambda d: CCSAMTrainingArguments(d, shot_boundaries="fuzzy"),
+            "boundaries='fuzzy' is not known; choose one of strict, inclusive",
+        ),
     ],
 )
 def test_arguments(tmp_path, make, message) -> None:
