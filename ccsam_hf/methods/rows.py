@@ -144,17 +144,18 @@ CCSAM_RELEASED = Method(
 )
 IMBSAM = Method(
     "imbsam",
-    "ImbSAM",
+    "ImbSAM as released",
     "Y. Zhou et al., ICCV 2023",
-    "Σ_head l_i(w)/B + Σ_tail l_i(w + ρ g_tail/‖g_tail‖)/B, all weights, tail: n_c ≤ head_threshold",
-    {"perturbation": "imbsam", "radius": 0.05, "head_threshold": 19},
+    "Σ_head l_i(w)/B + 2 Σ_tail l_i(w + ρ g_tail/‖g_tail‖)/B, all weights, tail: n_c ≤ head_threshold",
+    {"perturbation": "imbsam", "radius": 0.05, "head_threshold": 19, "tail_weight": 2.0},
     settings=(
         Setting("stage1.radius", 0.05, f"{IMBALANCED_SAM}: rho 0.05"),
         Setting("stage1.head_threshold", 19, f"{IMBALANCED_SAM}: --eta 20, tail classes have n_c < 20"),
+        Setting("stage1.tail_weight", 2.0, f"{IMBALANCED_SAM}: the tail's loss is doubled in both passes"),
     ),
-    note="Tail weight 1: a sample of the tail counts as one of the head. The release doubles the tail's loss in both "
-    "passes, and the copy in SSE-SAM's repository averages head and tail apart: three programs bear this name, so a "
-    "figure needs its threshold and tail weight. The release's network is of ResNet-34's kind, not ResNet-32.",
+    note="Threshold 19 and tail weight 2. With tail weight 1 (perturbation='imbsam' by itself) a sample of the tail counts "
+    "as one of the head; the copy in SSE-SAM's repository averages head and tail apart. Three programs bear this name, "
+    "so a figure needs its threshold and tail weight. The release's network is of ResNet-34's kind, not ResNet-32.",
 )
 FOCAL_SAM = Method(
     "focal_sam",

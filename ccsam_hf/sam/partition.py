@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,7 +48,7 @@ class Partition:
     * ``batch``: one group, SAM;
     * ``class``: one group per class, CC-SAM;
     * ``head_tail``: classes with more than ``head_threshold`` training samples stay unperturbed, the others share one
-      perturbation, ImbSAM;
+      perturbation, ImbSAM; ``tail_weight`` multiplies the loss of the others in both passes;
     * ``quantiles``: ``groups`` groups of classes, sorted by frequency and as equal in number as they can be;
     * ``random``: the class partition with the samples of each batch dealt out anew, so that the groups have the
       classes' sizes and counts but nothing in common. The control of any claim about classes, since smaller groups
@@ -57,6 +58,7 @@ class Partition:
     kind: str = "class"
     groups: int = 0
     head_threshold: int | None = None
+    tail_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in PARTITIONS:
@@ -70,6 +72,13 @@ class Partition:
             raise ValueError(
                 f"head_threshold={self.head_threshold} with partition={self.kind!r}: partition='head_tail' needs one, "
                 "every other partition none."
+            )
+        if not 0 < self.tail_weight < math.inf:
+            raise ValueError(f"tail_weight must be a finite number above 0, got {self.tail_weight}.")
+        if self.tail_weight != 1 and self.kind != "head_tail":
+            raise ValueError(
+                f"tail_weight={self.tail_weight:g} with partition={self.kind!r}: no effect; only partition='head_tail' "
+                "has a tail."
             )
 
     def check(self, class_counts: Tensor) -> None:

@@ -63,6 +63,25 @@ def test_sam_is_the_textbook_step(toy, tmp_path, kind, flat_weight) -> None:
         torch.testing.assert_close(actual, value, rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
+def test_the_tail_weight_multiplies_the_tails_gradient(toy, tmp_path) -> None:
+    """One step of plain SGD is linear in the weight v: w(v) = w(1) + (v - 1) (w(2) - w(1))."""
+    options = {**ONE_STEP, "model": "vit", "perturbation": "imbsam", "head_threshold": 5, "optim_args": ""}
+    one, two, four = (toy.weights(trained(toy, tmp_path, tail_weight=v, **options)) for v in (1.0, 2.0, 4.0))
+    assert any(not torch.equal(two[name], one[name]) for name in one)
+    for name in one:
+        torch.testing.assert_close(four[name], one[name] + 3 * (two[name] - one[name]), rtol=1e-4, atol=2e-6)
+
+
+def test_imbsam_with_everything_in_the_tail_and_weight_two_is_sam_at_twice_the_rate(toy, tmp_path) -> None:
+    options = {**ONE_STEP, "model": "vit", "optim_args": ""}
+    sam = toy.weights(trained(toy, tmp_path, perturbation="sam", **{**options, "learning_rate": 0.02}))
+    tail = trained(
+        toy, tmp_path, perturbation="imbsam", head_threshold=1000, tail_weight=2.0, **{**options, "learning_rate": 0.01}
+    )
+    for name, value in toy.weights(tail).items():
+        torch.testing.assert_close(value, sam[name], rtol=1e-4, atol=2e-6)
+
+
 def test_imbsam_with_everything_in_the_tail_is_sam(toy, tmp_path) -> None:
     sam = trained(toy, tmp_path, perturbation="sam", num_train_epochs=1)
     tail = trained(toy, tmp_path, perturbation="imbsam", head_threshold=1000, num_train_epochs=1)
@@ -287,6 +306,12 @@ REFUSED = [
     ({"partition": "thirds"}, "partition='thirds' is not known"),
     ({"partition": "quantiles", "partition_groups": 9}, "^partition_groups=9 is more than the 4 classes"),
     ({"perturbation": "imbsam", "head_threshold": 1}, "nothing would be perturbed"),
+    ({"perturbation": "imbsam", "tail_weight": 0.0}, "tail_weight must be a finite number above 0, got 0"),
+    ({"perturbation": "sam", "tail_weight": 2.0}, "tail_weight=2 with partition='batch': no effect"),
+    (
+        {"perturbation": "imbsam", "head_threshold": 5, "tail_weight": 2.0, "perturbed_statistics": "clean"},
+        "tail_weight=2 needs perturbed_statistics='batch'",
+    ),
     ({"perturbation": "sam", "radius": -1.0}, "radius must be a finite number of at least 0"),
     ({"perturbed_layers": "names:nothing*"}, "matches no trainable parameter"),
     ({"perturbed_layers": "last:99"}, "more than the model's"),

@@ -26,6 +26,9 @@ class CCSAMTrainingArguments(LongTailedTrainingArguments):
     head_threshold: int | None = field(
         default=None, metadata={"help": "Classes with more training images are the head of partition=head_tail."}
     )
+    tail_weight: float = field(
+        default=1.0, metadata={"help": "Multiplies the tail's loss of partition=head_tail; 2 in ImbSAM as released."}
+    )
     radius: float | None = field(default=None, metadata={"help": "Constant radius ρ of SAM, in units of the weights."})
     radius_scale: float | None = field(
         default=None, metadata={"help": "Multiplies the perturbation as printed (Eq. 9); excludes relative_radius."}

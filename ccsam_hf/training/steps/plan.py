@@ -16,6 +16,7 @@ PERTURBATION_OPTIONS = [
     "partition",
     "partition_groups",
     "head_threshold",
+    "tail_weight",
     *SCALES,
     "gradient_exponent",
     "count_exponent",
@@ -166,7 +167,9 @@ def _plan(chosen: Mapping[str, Any]) -> PerturbationPlan:
         weight = chosen["sharpness_weight"]
         focal = FocalChoice(chosen["focal_gamma"] or 0.0, 1.0 if weight is None else weight)
     return PerturbationPlan(
-        partition=Partition(chosen["partition"], chosen["partition_groups"], chosen["head_threshold"]),
+        partition=Partition(
+            chosen["partition"], chosen["partition_groups"], chosen["head_threshold"], chosen["tail_weight"]
+        ),
         rule=RadiusRule(
             **{name: chosen[name] for name in SCALES},
             gradient_exponent=chosen["gradient_exponent"],
@@ -212,6 +215,11 @@ def _refuse_idle(args: CCSAMTrainingArguments, plan: PerturbationPlan) -> None:
             raise ValueError("gradient_norm='unbiased' needs perturbed_layers='classifier', where it is exact.")
     if plan.rule.gradient_exponent == 0:
         refuse_without_effect(args, ["gradient_norm"], "on a radius with gradient_exponent=0")
+    if plan.partition.tail_weight != 1 and (plan.closed_form or plan.statistics != "batch"):
+        raise ValueError(
+            f"tail_weight={plan.partition.tail_weight:g} needs perturbed_statistics='batch' and perturbed layers "
+            "beyond the classifier, as perturbation='imbsam' has them."
+        )
     if plan.statistics == "batch":
         refuse_without_effect(args, ["max_copies"], "with perturbed_statistics='batch'")
     elif plan.sync and not plan.closed_form:

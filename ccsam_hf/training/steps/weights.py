@@ -135,6 +135,8 @@ class GroupwiseStep:
             loss = context.loss_of(logits, context.target)
             losses = loss(logits)
             weights = context.sample_weights(loss, joined, losses.dtype)
+            if plan.partition.tail_weight != 1:
+                weights = torch.where(groups.active[groups.index], plan.partition.tail_weight, 1.0) * weights
             direction, rest, flat = self._weights(context.target, context.class_counts, weights, groups)
             stays = self._clean_loss_stays(loss)
             reduce = context.reduce if joined else None
