@@ -153,9 +153,10 @@ IMBSAM = Method(
         Setting("stage1.head_threshold", 19, f"{IMBALANCED_SAM}: --eta 20, tail classes have n_c < 20"),
         Setting("stage1.tail_weight", 2.0, f"{IMBALANCED_SAM}: the tail's loss is doubled in both passes"),
     ),
-    note="Threshold 19 and tail weight 2. With tail weight 1 (perturbation='imbsam' by itself) a sample of the tail counts "
-    "as one of the head; the copy in SSE-SAM's repository averages head and tail apart. Three programs bear this name, "
-    "so a figure needs its threshold and tail weight. The release's network is of ResNet-34's kind, not ResNet-32.",
+    note="Threshold 19 and tail weight 2. With tail weight 1 (perturbation='imbsam' by itself) a sample of the tail "
+    "counts as one of the head; the copy in SSE-SAM's repository averages head and tail apart. Three programs bear "
+    "this name, so a figure needs its threshold and tail weight. The release's network is of ResNet-34's kind, not "
+    "ResNet-32.",
 )
 FOCAL_SAM = Method(
     "focal_sam",
