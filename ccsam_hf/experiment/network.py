@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForImageClassification, PreTrainedModel, set_seed
 
 from ..data import Benchmark, ImageConfig, ImageViews, image_views
-from ..models import create_model
+from ..models import create_model, make_savable
 from .options import OWN_IMAGES, BenchmarkOptions
 
 LARGEST_IN_MEMORY = 64
@@ -45,7 +45,9 @@ def new_network(options: BenchmarkOptions, data: Benchmark, seed: int) -> PreTra
 
 def saved_network(folder: Path) -> PreTrainedModel:
     """The network that an earlier stage left."""
-    return AutoModelForImageClassification.from_pretrained(folder)
+    network = AutoModelForImageClassification.from_pretrained(folder)
+    make_savable(network)
+    return network
 
 
 def network_views(

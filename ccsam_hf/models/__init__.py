@@ -1,7 +1,7 @@
 """timm models behind transformers' interface, the CIFAR ResNets, and the classifier inside any model."""
 
 from . import cifar_resnet as _registers_the_cifar_resnets  # noqa: F401
-from .factory import create_model
+from .factory import create_model, make_savable
 from .head import ClassifierHead, FeatureTap, find_classifier
 from .heads import (
     HEADS,
@@ -32,5 +32,6 @@ __all__ = [
     "fold_classifier",
     "installed_head",
     "load_with_head",
+    "make_savable",
     "replace_classifier",
 ]

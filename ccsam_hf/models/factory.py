@@ -81,9 +81,18 @@ def create_model(
     )
     # Building the wrapper from the configuration alone would draw every weight again from N(0, 0.02).
     model = TimmWrapperForImageClassification.from_pretrained(None, config=config, state_dict=timm_model.state_dict())
-    if _shares_parameters(model):
-        model.register_state_dict_post_hook(_with_copies_of_shared)
+    make_savable(model)
     return model
+
+
+def make_savable(model: Any) -> None:
+    """Let a timm model whose modules share weights (CoaT) be saved; a model that was loaded needs it as a new one does.
+
+    Its state_dict gives each name a tensor of its own. Other models are left as they are.
+    """
+    shares = isinstance(model, TimmWrapperForImageClassification) and _shares_parameters(model)
+    if shares and not model._state_dict_hooks:
+        model.register_state_dict_post_hook(_with_copies_of_shared)
 
 
 def _built(

@@ -13,7 +13,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ..losses import LongTailedLoss, Target, build_loss, reduce_losses
 from ..metrics import LongTailMetrics
-from ..models import ClassifierHead, FeatureTap, ResidualBranches
+from ..models import ClassifierHead, FeatureTap, ResidualBranches, make_savable
 from .arguments import LongTailedTrainingArguments
 from .branches import BranchLoss, branch_members
 from .checks import check_checkpoint, check_evaluation_labels, check_head, check_trainer, resolve_class_counts
@@ -53,6 +53,7 @@ class LongTailedTrainer(ProbingTrainer):
                 "build its arguments with that class; it has every field of TrainingArguments."
             )
         super().__init__(model, args, *trainer_arguments, class_counts=class_counts, **trainer_options)
+        make_savable(self.model)
         self._tap: FeatureTap | None = None
         self._loss: LongTailedLoss | None = None
         self._evaluation_losses: list[Tensor] = []

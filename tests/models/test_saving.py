@@ -169,3 +169,19 @@ def test_remote_code_loads_without_this_package(tmp_path, monkeypatch, cifar_mod
     call = [sys.executable, "-W", "error::UserWarning:timm", "-c", STRANGER, str(folder), str(tmp_path / "logits.pt")]
     done = subprocess.run(call, capture_output=True, text=True, timeout=120, cwd=tmp_path, encoding="utf-8")
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_loaded_model_with_shared_weights_is_trained_and_saved_again(tmp_path) -> None:
+    """Both stages of a CoaT: the second starts from the first's folder."""
+    from ccsam_hf.training import ClassifierTrainer, ClassifierTrainingArguments
+
+    create_model("coat_tiny", 2, input_size=64).save_pretrained(tmp_path / "one")
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "one")
+    images = [{"pixel_values": torch.randn(3, 64, 64), "label": i % 2} for i in range(4)]
+    args = ClassifierTrainingArguments(
+        str(tmp_path / "two"), max_steps=1, per_device_train_batch_size=4, report_to=[], use_cpu=True, save_steps=1
+    )
+    ClassifierTrainer(model=model, args=args, train_dataset=images).train()
+    again = AutoModelForImageClassification.from_pretrained(tmp_path / "two" / "checkpoint-1")
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
